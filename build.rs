@@ -1,0 +1,19 @@
+//! Compiles `proto/` to Rust without needing `protoc`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = ["proto/tidegate/v1/envelope.proto", "proto/tidegate/v1/bus.proto"];
+    let descriptors = protox::compile(files, ["proto"])?;
+    let mut config = prost_build::Config::new();
+    // Every proto comment becomes a Rust doc comment, but not every field has one.
+    config.bytes(["."]).compile_fds(descriptors)?;
+    let commit = std::process::Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .output()
+        .ok()
+        .filter(|output| output.status.success())
+        .map_or_else(|| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    println!("cargo:rustc-env=TIDEGATE_COMMIT={commit}");
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    Ok(())
+}

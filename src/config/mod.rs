@@ -1,0 +1,133 @@
+//! The configuration: as written ([`file`], environment, flags) and as used
+//! ([`Config`]).
+//!
+//! `resolve` turns the first into the second in one step, without touching the
+//! network, and reports every error at once with its file, key and allowed
+//! values. Flag over environment over file over default. Unknown keys are
+//! errors. The rest of the program sees [`Config`] only.
+
+mod file;
+mod resolve;
+mod secret;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use file::File;
+pub use resolve::{ConfigErrors, Flags, resolve};
+pub use secret::Secret;
+
+use crate::types::GatewayId;
+
+/// Everything the gateway needs to know, validated.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// WebSocket listener.
+    pub listen: SocketAddr,
+    /// Admin and metrics listener.
+    pub admin: SocketAddr,
+    /// Key that admin calls must carry; required when `admin` is not loopback.
+    pub admin_api_key: Option<Secret>,
+    /// `redis://…` or `rediss`-less URL; `None` = alone.
+    pub redis: Option<RedisConfig>,
+    /// Name of this gateway; `None` = drawn once and kept in `data_dir`.
+    pub gateway_id: Option<GatewayId>,
+    /// Where the gateway keeps what must survive a restart.
+    pub data_dir: PathBuf,
+    /// Tokio worker threads; default: the number of cores.
+    pub workers: usize,
+    /// How clients prove who they are.
+    pub auth: AuthConfig,
+    /// Origins accepted in a browser's handshake; empty = any.
+    pub origins: Vec<String>,
+    /// Bounds on what one client can cost.
+    pub limits: Limits,
+    /// Heartbeat interval told to clients (15-35 s).
+    pub heartbeat: Duration,
+    /// Log filter in `tracing` syntax, e.g. `info,tidegate=debug`.
+    pub log_filter: String,
+    /// Log as JSON lines instead of text.
+    pub log_json: bool,
+}
+
+/// How to reach Redis.
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    /// `redis://[user:password@]host:port[/db]`.
+    pub url: Secret,
+    /// Precedes every key and channel; `[A-Za-z0-9_.:-]{0,32}`.
+    pub prefix: String,
+    /// Deadline of one round trip.
+    pub timeout: Duration,
+}
+
+/// Bounds on what one client can cost.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest WebSocket message and frame, bytes.
+    pub max_frame_bytes: usize,
+    /// Most queued bytes of one connection before it counts as slow.
+    pub outbox_bytes: usize,
+    /// Most queued frames of one connection before it counts as slow.
+    pub outbox_frames: usize,
+    /// Most connections; more are refused with 503.
+    pub max_connections: usize,
+    /// Deadline of the handshake, of in-band credentials and of a message
+    /// begun but not finished.
+    pub handshake: Duration,
+    /// Most frames a non-loopback connection may send per second on average;
+    /// `None` = unlimited.
+    pub frames_per_second: Option<u32>,
+    /// Whether `frames_per_second` binds loopback peers too (it was
+    /// configured, not defaulted).
+    pub limit_loopback: bool,
+    /// Longest a send waits for the store before it gets RETRY_LATER.
+    pub send_wait: Duration,
+}
+
+/// How clients prove who they are.
+#[derive(Debug, Clone)]
+pub enum AuthConfig {
+    /// The query names the identity. Loopback listeners only, unless forced.
+    None,
+    /// Signed tokens.
+    Jwt(JwtConfig),
+}
+
+/// What a token must satisfy.
+#[derive(Debug, Clone)]
+pub struct JwtConfig {
+    /// Keys, each pinned to its algorithm.
+    pub keys: Vec<JwtKey>,
+    /// Required `iss`, when set.
+    pub issuer: Option<String>,
+    /// Required `aud`, when set.
+    pub audience: Option<String>,
+    /// Clock difference forgiven in `exp` and `nbf`.
+    pub leeway: Duration,
+}
+
+/// One verification key.
+#[derive(Debug, Clone)]
+pub struct JwtKey {
+    /// The only algorithm this key is used with.
+    pub algorithm: JwtAlgorithm,
+    /// The `kid` this key answers to; `None` = any.
+    pub kid: Option<String>,
+    /// Shared secret (HS256) or PEM public key.
+    pub material: Secret,
+}
+
+/// Supported signature algorithms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JwtAlgorithm {
+    /// HMAC with SHA-256; the secret has at least 32 bytes.
+    Hs256,
+    /// RSA PKCS#1 v1.5 with SHA-256.
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+}

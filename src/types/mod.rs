@@ -1,0 +1,17 @@
+//! Words of the domain, imported by every other folder and importing none.
+//!
+//! Owns the identifiers and their validation, the one table that maps every
+//! way a connection ends to what is said about it, the life phases of the
+//! process, and the clock. Everything here is a plain value.
+
+mod clock;
+mod close;
+mod conversation;
+mod ids;
+mod phase;
+
+pub use clock::{monotonic_ms, unix_micros, unix_ms};
+pub use close::CloseReason;
+pub use conversation::ConversationId;
+pub use ids::{ConnId, DeviceId, Epoch, GatewayId, IdError, UserId, fnv1a64, valid_client_msg_id};
+pub use phase::Phase;
