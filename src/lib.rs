@@ -1,1 +1,4 @@
-//! x
+//! Tidegate.
+pub mod wire;
+pub mod types;
+pub mod timer;
