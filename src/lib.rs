@@ -2,3 +2,5 @@
 pub mod wire;
 pub mod types;
 pub mod timer;
+pub mod telemetry;
+pub mod hub;
