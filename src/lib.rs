@@ -10,3 +10,4 @@ pub mod route;
 pub mod bus;
 pub mod store;
 pub mod message;
+pub mod pipeline;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::outbox::Outbox;
+use super::outbox::{Frame, Outbox, OutboxLimits};
 use crate::types::{ConnId, DeviceId, UserId, monotonic_ms};
 
 /// Who is at the other end; fixed for the life of the connection.
@@ -26,6 +26,7 @@ pub struct Peer {
     pub identity: PeerIdentity,
     /// Frames on their way to it.
     pub outbox: Outbox,
+    limits: OutboxLimits,
     /// The store's time of the first bind; 0 = not bound yet.
     bound: AtomicU64,
     /// Monotonic ms of the last inbound frame.
@@ -43,11 +44,12 @@ pub struct Peer {
 impl Peer {
     /// A connection seen just now.
     #[must_use]
-    pub fn new(identity: PeerIdentity, bound: u64) -> Self {
+    pub fn new(identity: PeerIdentity, bound: u64, limits: OutboxLimits) -> Self {
         let now = monotonic_ms();
         Self {
             identity,
             outbox: Outbox::default(),
+            limits,
             bound: AtomicU64::new(bound),
             last_seen: AtomicU64::new(now),
             refreshed: AtomicU64::new(now),
@@ -55,6 +57,11 @@ impl Peer {
             partial: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
         }
+    }
+
+    /// Queues a frame for this connection; returns whether there was room.
+    pub fn answer(&self, frame: Frame) -> bool {
+        self.outbox.push(frame, self.limits)
     }
 
     /// The store's time of the first bind; 0 = not bound yet.

@@ -172,13 +172,13 @@ impl Hub {
             .as_slice()
             .iter()
             .filter(wanted)
-            .filter(|peer| peer.outbox.push(frame.clone(), self.limits))
+            .filter(|peer| peer.answer(frame.clone()))
             .count()
     }
 
     /// Queues a frame for every connection; returns for how many.
     pub fn deliver_all(&self, frame: &Frame) -> usize {
-        self.all().iter().filter(|peer| peer.outbox.push(frame.clone(), self.limits)).count()
+        self.all().iter().filter(|peer| peer.answer(frame.clone())).count()
     }
 
     fn count(&self, by: isize) {
@@ -212,7 +212,7 @@ mod tests {
             device: DeviceId::new(device).unwrap(),
             expires_at: None,
         };
-        Arc::new(Peer::new(identity, bound))
+        Arc::new(Peer::new(identity, bound, OutboxLimits { bytes: 1 << 20, frames: 100 }))
     }
 
     fn hub() -> Hub {

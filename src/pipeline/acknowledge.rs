@@ -1,0 +1,167 @@
+//! The verb *acknowledge*: what people's devices have received and read.
+//!
+//! Written behind and coalesced: at most one write per user, conversation and
+//! second, the first at once. What grew is told to the other side.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{Outgoing, Pipeline, Ports};
+use crate::hub::{Class, Peer};
+use crate::store::{Cursor, Progress};
+use crate::telemetry::{FrameKind, metrics};
+use crate::types::{ConversationId, UserId, unix_ms};
+use crate::wire::pb::{Ack, AckStatus, Receipt};
+use crate::wire::{Payload, reply};
+
+const QUEUE: usize = 16_384;
+const BATCH: usize = 512;
+/// Most positions waiting to be written.
+const MAX_PENDING: usize = 100_000;
+/// Shortest time between two writes of one position.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(100);
+
+/// A device's news.
+#[derive(Debug)]
+pub struct Report {
+    /// Where, whose, up to where.
+    pub progress: Progress,
+    /// The connection it came from.
+    pub from: Arc<Peer>,
+}
+
+impl Pipeline {
+    /// Queues news. A full queue drops it: the next one is cumulative.
+    pub fn acknowledge(&self, report: Report) {
+        if self.reports.try_send(report).is_err() {
+            metrics().dropped_relay_full.increment(1);
+        }
+    }
+}
+
+type Key = (ConversationId, UserId);
+
+struct Waiting {
+    delivered: i64,
+    read: i64,
+    from: Arc<Peer>,
+}
+
+struct Writer {
+    ports: Arc<Ports>,
+    waiting: HashMap<Key, Waiting>,
+    written: HashMap<Key, Instant>,
+}
+
+pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sender<Report> {
+    let (sender, reports) = mpsc::channel(QUEUE);
+    let writer = Writer { ports: Arc::clone(ports), waiting: HashMap::new(), written: HashMap::new() };
+    let stop = stop.clone();
+    tokio::spawn(async move { stop.run_until_cancelled(writer.run(reports)).await });
+    sender
+}
+
+impl Writer {
+    async fn run(mut self, mut reports: mpsc::Receiver<Report>) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            // Both arms are cancel-safe.
+            tokio::select! {
+                taken = reports.recv_many(&mut batch, BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    batch.drain(..).for_each(|report| self.merge(report));
+                }
+                _ = tick.tick() => {}
+            }
+            self.written.retain(|_, at| at.elapsed() < WRITE_EVERY);
+            self.flush().await;
+        }
+    }
+
+    fn merge(&mut self, report: Report) {
+        let Report { progress, from } = report;
+        let key = (progress.conversation, progress.user);
+        if self.waiting.len() >= MAX_PENDING && !self.waiting.contains_key(&key) {
+            metrics().dropped_relay_full.increment(1);
+            return;
+        }
+        let waiting =
+            self.waiting.entry(key).or_insert_with(|| Waiting { delivered: 0, read: 0, from: Arc::clone(&from) });
+        waiting.delivered = waiting.delivered.max(progress.delivered);
+        waiting.read = waiting.read.max(progress.read);
+        waiting.from = from;
+    }
+
+    /// Writes what was not written within the last second.
+    async fn flush(&mut self) {
+        let due: Vec<Key> =
+            self.waiting.keys().filter(|key| !self.written.contains_key(*key)).take(BATCH).cloned().collect();
+        if due.is_empty() {
+            return;
+        }
+        let batch: Vec<Progress> = due
+            .iter()
+            .filter_map(|key| {
+                let waiting = self.waiting.get(key)?;
+                let (conversation, user) = key.clone();
+                Some(Progress { conversation, user, delivered: waiting.delivered, read: waiting.read })
+            })
+            .collect();
+        // Failed: kept, merged with what comes, tried again next time round.
+        let Ok(cursors) = self.ports.store.advance(&batch).await else { return };
+        let mut outgoing = Vec::new();
+        for (progress, cursor) in batch.into_iter().zip(cursors) {
+            let key = (progress.conversation.clone(), progress.user);
+            if let Some(waiting) = self.waiting.remove(&key) {
+                tell(&progress, &cursor, &waiting.from, &mut outgoing);
+            }
+            self.written.insert(key, Instant::now());
+        }
+        if !outgoing.is_empty() {
+            self.ports.deliver(&outgoing).await;
+        }
+    }
+}
+
+fn tell(progress: &Progress, cursor: &Cursor, from: &Arc<Peer>, outgoing: &mut Vec<Outgoing>) {
+    let Some(other) = progress.conversation.peer_of(progress.user) else { return };
+    let control = |users, payload, kind| Outgoing {
+        users,
+        except: Some(Arc::clone(from)),
+        envelope: reply("", payload),
+        class: Class::Control,
+        kind,
+    };
+    if cursor.delivered_grew {
+        let ack = Ack {
+            seq: cursor.delivered,
+            status: AckStatus::Delivered.into(),
+            conversation_id: progress.conversation.to_string(),
+            server_time: unix_ms(),
+            by_user_id: progress.user.get(),
+            epoch: cursor.epoch,
+            ..Ack::default()
+        };
+        outgoing.push(control(vec![other], Payload::Ack(ack), FrameKind::Ack));
+    }
+    if cursor.read_grew {
+        let receipt = Receipt {
+            conversation_id: progress.conversation.to_string(),
+            read_seq: cursor.read,
+            by_user_id: progress.user.get(),
+            epoch: cursor.epoch,
+        };
+        // The reader's own other devices learn what is read, too.
+        outgoing.push(control(vec![other, progress.user], Payload::Read(receipt), FrameKind::Receipt));
+    }
+}

@@ -1,0 +1,91 @@
+//! The product's verbs: send, deliver, acknowledge, relay, attach, kick, pull.
+//!
+//! The only place that sees messages, the hub and the three ports together.
+//! Order of work for a send: validate → dedup + seq + append → ack the sender
+//! → look up the receivers → deliver. Every queue is bounded, every wait has a
+//! deadline, and a full queue is answered, never waited for.
+//!
+//! Called by `session` and `admin` (going in), by the bus (going out, through
+//! [`Inbox`]) and by `gateway`, which starts its tasks.
+
+mod acknowledge;
+mod attach;
+mod deliver;
+mod inbox;
+mod kick;
+mod pull;
+mod refresh;
+mod relay;
+mod send;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use acknowledge::Report;
+pub use attach::Attached;
+pub use deliver::Outgoing;
+pub use inbox::Inbox;
+pub use kick::KickRequest;
+pub use pull::Pull;
+pub use relay::{Relay, RelayTo};
+pub use send::{Origin, SendOutcome, SendRequest};
+
+use crate::bus::Bus;
+use crate::hub::{Hub, Peer};
+use crate::message::IdSource;
+use crate::route::{GatewayRef, Routes};
+use crate::store::Store;
+
+/// What every verb works on.
+#[derive(Debug)]
+pub struct Ports {
+    /// This gateway.
+    pub own: GatewayRef,
+    /// Its connections.
+    pub hub: Arc<Hub>,
+    /// Where users are.
+    pub routes: Routes,
+    /// The way to other gateways.
+    pub bus: Bus,
+    /// The log.
+    pub store: Store,
+    /// Message ids.
+    pub ids: Mutex<IdSource>,
+    /// Longest a send waits for the store.
+    pub send_wait: Duration,
+}
+
+/// The verbs, as queues to the tasks that do them.
+#[derive(Debug)]
+pub struct Pipeline {
+    ports: Arc<Ports>,
+    lanes: Vec<mpsc::Sender<SendRequest>>,
+    relays: mpsc::Sender<Relay>,
+    reports: mpsc::Sender<Report>,
+    refreshes: mpsc::Sender<Arc<Peer>>,
+    departures: mpsc::Sender<Arc<Peer>>,
+    pulls: Arc<tokio::sync::Semaphore>,
+}
+
+impl Pipeline {
+    /// Starts the tasks, until `stop`.
+    #[must_use]
+    pub fn start(ports: Arc<Ports>, stop: &CancellationToken) -> Arc<Self> {
+        let lanes = send::start(&ports, stop);
+        let relays = relay::start(&ports, stop);
+        let reports = acknowledge::start(&ports, stop);
+        let (refreshes, departures) = refresh::start(&ports, stop);
+        let pulls = Arc::new(tokio::sync::Semaphore::new(pull::MAX_CONCURRENT));
+        Arc::new(Self { ports, lanes, relays, reports, refreshes, departures, pulls })
+    }
+
+    /// What the verbs work on.
+    #[must_use]
+    pub fn ports(&self) -> &Arc<Ports> {
+        &self.ports
+    }
+}

@@ -1,0 +1,143 @@
+//! The verb *pull*: ranges of a conversation and pages of the index, read on
+//! request.
+
+use std::sync::Arc;
+
+use super::{Pipeline, Ports};
+use crate::hub::{Frame, Peer};
+use crate::store::StoreError;
+use crate::telemetry::FrameKind;
+use crate::types::ConversationId;
+use crate::wire::pb::{ConversationsReq, ConversationsResp, Error, ErrorCode, SyncReq, SyncResp};
+use crate::wire::{Payload, encode, error, reply};
+
+/// Most pulls of all connections at a time.
+pub(super) const MAX_CONCURRENT: usize = 256;
+const MAX_MESSAGES: u32 = 500;
+const DEFAULT_MESSAGES: u32 = 50;
+const MAX_CONVERSATIONS: u32 = 200;
+const DEFAULT_CONVERSATIONS: u32 = 100;
+/// Most bytes of one answer's messages.
+const MAX_BYTES: usize = 1 << 20;
+
+/// A request to read.
+#[derive(Debug)]
+pub enum Pull {
+    /// Messages.
+    Sync(SyncReq),
+    /// Conversations.
+    Conversations(ConversationsReq),
+}
+
+impl Pull {
+    fn request_id(&self) -> &str {
+        match self {
+            Self::Sync(request) => &request.request_id,
+            Self::Conversations(request) => &request.request_id,
+        }
+    }
+}
+
+impl Pipeline {
+    /// Reads and answers in a task of its own; above the bound the answer is
+    /// RETRY_LATER.
+    pub fn pull(&self, peer: &Arc<Peer>, trace_id: String, pull: Pull) {
+        peer.send_started();
+        let peer = Arc::clone(peer);
+        let ports = Arc::clone(&self.ports);
+        let permit = Arc::clone(&self.pulls).try_acquire_owned();
+        tokio::spawn(async move {
+            let answer = match permit {
+                Ok(_permit) => ports.read(&peer, &pull).await,
+                Err(_) => Err(busy()),
+            };
+            let payload = answer.unwrap_or_else(|mut error| {
+                error.ref_request_id = pull.request_id().to_owned();
+                Payload::Error(error)
+            });
+            peer.send_answered();
+            peer.answer(Frame::control(encode(&reply(&trace_id, payload)), FrameKind::Other));
+        });
+    }
+}
+
+fn busy() -> Error {
+    let mut error = error(ErrorCode::RetryLater, "too many reads at once");
+    error.retry_after_ms = 1_000;
+    error
+}
+
+impl From<StoreError> for Error {
+    fn from(failure: StoreError) -> Self {
+        match failure {
+            StoreError::Unavailable => busy_store(),
+            StoreError::Broken(why) => {
+                tracing::error!(why, "read failed");
+                error(ErrorCode::Internal, "the conversation could not be read")
+            }
+        }
+    }
+}
+
+fn busy_store() -> Error {
+    let mut error = error(ErrorCode::RetryLater, "the store does not answer");
+    error.retry_after_ms = 1_000;
+    error
+}
+
+impl Ports {
+    async fn read(&self, peer: &Peer, pull: &Pull) -> Result<Payload, Error> {
+        match pull {
+            Pull::Sync(request) => self.sync(peer, request).await.map(Payload::SyncResp),
+            Pull::Conversations(request) => self.list(peer, request).await.map(Payload::ConversationsResp),
+        }
+    }
+
+    async fn sync(&self, peer: &Peer, request: &SyncReq) -> Result<SyncResp, Error> {
+        let conversation = ConversationId::parse(&request.conversation_id)
+            .map_err(|e| error(ErrorCode::Invalid, format!("conversationId: {e}")))?;
+        if conversation.peer_of(peer.identity.user).is_none() {
+            return Err(Error {
+                conversation_id: request.conversation_id.clone(),
+                ..error(ErrorCode::NotFound, "conversation not found")
+            });
+        }
+        if request.from_seq < 0 {
+            return Err(error(ErrorCode::Invalid, "fromSeq must not be negative"));
+        }
+        let limit = if request.limit == 0 { DEFAULT_MESSAGES } else { request.limit.min(MAX_MESSAGES) };
+        let limit = usize::try_from(limit).unwrap_or(1);
+        let page = self.store.page(&conversation, request.from_seq, limit, request.direction()).await?;
+        let mut messages = page.messages;
+        let mut bytes = 0;
+        let fits = messages.iter().take_while(|message| {
+            bytes += prost::Message::encoded_len(*message);
+            bytes <= MAX_BYTES
+        });
+        // At least one, or a large message could never be read.
+        let keep = fits.count().max(1);
+        let cut = keep < messages.len();
+        messages.truncate(keep);
+        Ok(SyncResp {
+            request_id: request.request_id.clone(),
+            conversation_id: request.conversation_id.clone(),
+            epoch: page.epoch,
+            messages,
+            top_seq: page.top,
+            first_available_seq: page.first_available,
+            has_more: page.has_more || cut,
+        })
+    }
+
+    async fn list(&self, peer: &Peer, request: &ConversationsReq) -> Result<ConversationsResp, Error> {
+        let offset = match request.cursor.as_str() {
+            "" => 0,
+            cursor => cursor.parse::<usize>().map_err(|_| error(ErrorCode::Invalid, "cursor is not one of ours"))?,
+        };
+        let limit = if request.limit == 0 { DEFAULT_CONVERSATIONS } else { request.limit.min(MAX_CONVERSATIONS) };
+        let limit = usize::try_from(limit).unwrap_or(1);
+        let page = self.store.conversations(peer.identity.user, offset, limit).await?;
+        let next_cursor = if page.has_more { offset.saturating_add(limit).to_string() } else { String::new() };
+        Ok(ConversationsResp { request_id: request.request_id.clone(), conversations: page.positions, next_cursor })
+    }
+}

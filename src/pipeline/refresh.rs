@@ -1,0 +1,137 @@
+//! The verbs *refresh*, *re-bind* and *depart*: routes kept alive, brought
+//! back after an outage, and removed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::attach::binding;
+use super::{Pipeline, Ports};
+use crate::hub::Peer;
+use crate::telemetry::metrics;
+use crate::types::monotonic_ms;
+
+/// Most connections waiting for their refresh; one left out is found again by
+/// the wheel.
+const QUEUE: usize = 16_384;
+/// Most departures waiting; one left out dies by its TTL.
+const DEPARTURES: usize = 65_536;
+const BATCH: usize = 256;
+/// Refreshes gather this long, so that they share a round trip.
+const GATHER: Duration = Duration::from_millis(50);
+/// Pause after a failed batch.
+const RETRY: Duration = Duration::from_millis(500);
+/// Re-binds per second after an outage.
+const REBIND_RATE: usize = 10_000;
+const REBIND_BATCH: usize = 200;
+
+impl Pipeline {
+    /// Queues a route refresh, or a bind that is still owed.
+    pub fn refresh(&self, peer: &Arc<Peer>) {
+        peer.set_refreshed(monotonic_ms());
+        let _ = self.refreshes.try_send(Arc::clone(peer));
+    }
+
+    /// Queues the removal of a route.
+    pub(super) fn depart(&self, peer: &Arc<Peer>) {
+        let _ = self.departures.try_send(Arc::clone(peer));
+    }
+}
+
+pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> (mpsc::Sender<Arc<Peer>>, mpsc::Sender<Arc<Peer>>) {
+    let (refreshes, refresh_queue) = mpsc::channel(QUEUE);
+    let (departures, departure_queue) = mpsc::channel(DEPARTURES);
+    let refresher = refresh_all(Arc::clone(ports), refresh_queue);
+    let token = stop.clone();
+    tokio::spawn(async move { token.run_until_cancelled(refresher).await });
+    let departer = depart_all(Arc::clone(ports), departure_queue);
+    let token = stop.clone();
+    tokio::spawn(async move { token.run_until_cancelled(departer).await });
+    (refreshes, departures)
+}
+
+async fn refresh_all(ports: Arc<Ports>, mut queue: mpsc::Receiver<Arc<Peer>>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        sleep(GATHER).await;
+        while batch.len() < BATCH {
+            match queue.try_recv() {
+                Ok(peer) => batch.push(peer),
+                Err(_) => break,
+            }
+        }
+        while !ports.rebind(&mut batch).await {
+            sleep(RETRY.mul_f64(0.5 + fastrand::f64())).await;
+        }
+        batch.clear();
+    }
+}
+
+/// Clean departures come in crowds too: they share round trips, and wait for
+/// Redis only so long, since the TTL does the rest.
+async fn depart_all(ports: Arc<Ports>, mut queue: mpsc::Receiver<Arc<Peer>>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut batch, BATCH).await > 0 {
+        let bindings: Vec<_> = batch.drain(..).map(|peer| binding(&peer)).collect();
+        for _ in 0..3 {
+            if ports.routes.unbind(&bindings).await.is_ok() {
+                break;
+            }
+            sleep(RETRY).await;
+        }
+    }
+}
+
+impl Ports {
+    /// Binds these connections again, in one round trip; `false` = Redis did
+    /// not answer. All connections of a user here go along, so that a user
+    /// costs one command.
+    async fn rebind(&self, peers: &mut Vec<Arc<Peer>>) -> bool {
+        peers.sort_by_key(|peer| peer.identity.user);
+        peers.dedup_by_key(|peer| peer.identity.user);
+        let now = monotonic_ms();
+        let all: Vec<Arc<Peer>> = peers.iter().flat_map(|peer| self.hub.peers(peer.identity.user)).collect();
+        if all.is_empty() {
+            return true;
+        }
+        let bindings: Vec<_> = all.iter().map(|peer| binding(peer)).collect();
+        let Ok(outcomes) = self.routes.bind(&bindings, true).await else { return false };
+        for (peer, outcome) in all.iter().zip(outcomes) {
+            peer.set_refreshed(now);
+            self.settle(peer, &outcome);
+        }
+        true
+    }
+
+    /// Binds every connection here again, at a paced rate; ends early when
+    /// Redis goes away again, since its return starts this anew.
+    pub async fn rebind_all(&self) {
+        let peers = self.hub.all();
+        let total = peers.len();
+        for chunk in peers.chunks(REBIND_BATCH) {
+            let mut batch = chunk.to_vec();
+            if !self.rebind(&mut batch).await {
+                return;
+            }
+            metrics().rebinds.increment(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+            let millis = u64::try_from(chunk.len() * 1000 / REBIND_RATE).unwrap_or(0);
+            sleep(Duration::from_millis(millis)).await;
+        }
+        if total > 0 {
+            tracing::info!(connections = total, "routes bound again");
+        }
+    }
+
+    /// Removes the routes of these connections, before a planned end.
+    pub async fn unbind_all(&self, peers: &[Arc<Peer>]) {
+        for chunk in peers.chunks(REBIND_BATCH) {
+            let bindings: Vec<_> = chunk.iter().map(|peer| binding(peer)).collect();
+            if self.routes.unbind(&bindings).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The verb *relay*: typing and custom payloads, to whoever is online, stored
+//! nowhere. While Redis is down they still reach the connections here.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Outgoing, Pipeline, Ports};
+use crate::hub::{Class, Frame, Peer};
+use crate::telemetry::{FrameKind, metrics};
+use crate::types::{ConversationId, UserId};
+use crate::wire::pb::{Envelope, ErrorCode};
+use crate::wire::{Payload, encode, error, reply};
+
+const QUEUE: usize = 4_096;
+const BATCH: usize = 256;
+
+/// To whom a payload goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayTo {
+    /// The other side of a conversation.
+    Peer(UserId),
+    /// These users, as far as they have a conversation with the sender.
+    Partners(Vec<UserId>),
+}
+
+/// An ephemeral payload.
+#[derive(Debug)]
+pub struct Relay {
+    /// The connection it came from.
+    pub from: Arc<Peer>,
+    /// To whom.
+    pub to: RelayTo,
+    /// The payload, stamped.
+    pub envelope: Envelope,
+    /// Names the payload in an error.
+    pub request_id: String,
+}
+
+impl Pipeline {
+    /// Queues a payload; a full queue drops and counts it.
+    pub fn relay(&self, relay: Relay) {
+        if self.relays.try_send(relay).is_err() {
+            metrics().dropped_relay_full.increment(1);
+        }
+    }
+}
+
+pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sender<Relay> {
+    let (sender, relays) = mpsc::channel(QUEUE);
+    let ports = Arc::clone(ports);
+    let stop = stop.clone();
+    tokio::spawn(async move { stop.run_until_cancelled(run(ports, relays)).await });
+    sender
+}
+
+async fn run(ports: Arc<Ports>, mut relays: mpsc::Receiver<Relay>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while relays.recv_many(&mut batch, BATCH).await > 0 {
+        let mut outgoing = Vec::with_capacity(batch.len());
+        for relay in batch.drain(..) {
+            let users = match relay.to {
+                RelayTo::Peer(user) => vec![user],
+                RelayTo::Partners(ref users) => ports.partners(relay.from.identity.user, users).await,
+            };
+            if users.is_empty() {
+                refuse(&relay);
+                continue;
+            }
+            let kind = FrameKind::Ephemeral;
+            outgoing.push(Outgoing { users, except: None, envelope: relay.envelope, class: Class::Ephemeral, kind });
+        }
+        if !outgoing.is_empty() {
+            ports.deliver(&outgoing).await;
+        }
+    }
+}
+
+fn refuse(relay: &Relay) {
+    let mut error = error(ErrorCode::Forbidden, "toUserIds: none of them has a conversation with you");
+    error.ref_request_id.clone_from(&relay.request_id);
+    let bytes = encode(&reply("", Payload::Error(error)));
+    relay.from.answer(Frame::control(bytes, FrameKind::Other));
+}
+
+impl Ports {
+    /// Those of `users` that have a conversation with `user`; none while the
+    /// store is away.
+    async fn partners(&self, user: UserId, users: &[UserId]) -> Vec<UserId> {
+        let others: Vec<UserId> = users.iter().copied().filter(|other| *other != user).collect();
+        let conversations: Vec<_> = others.iter().map(|other| ConversationId::between(user, *other)).collect();
+        let known = self.store.known(&conversations).await.unwrap_or_default();
+        others.into_iter().zip(known).filter_map(|(other, known)| known.then_some(other)).collect()
+    }
+}
