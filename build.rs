@@ -5,8 +5,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = ["proto/tidegate/v1/envelope.proto", "proto/tidegate/v1/bus.proto"];
     let descriptors = protox::compile(files, ["proto"])?;
     let mut config = prost_build::Config::new();
-    // Every proto comment becomes a Rust doc comment, but not every field has one.
-    config.bytes(["."]).compile_fds(descriptors)?;
+    // Ordered maps: equal messages encode to equal bytes.
+    config.bytes(["."]).btree_map(["."]).compile_fds(descriptors)?;
     let commit = std::process::Command::new("git")
         .args(["rev-parse", "--short=12", "HEAD"])
         .output()

@@ -1,1 +1,12 @@
-//! x
+//! Tidegate.
+pub mod wire;
+pub mod types;
+pub mod timer;
+pub mod telemetry;
+pub mod hub;
+pub mod config;
+pub mod redis;
+pub mod route;
+pub mod bus;
+pub mod store;
+pub mod message;

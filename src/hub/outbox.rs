@@ -1,0 +1,265 @@
+//! The bounded queue of finished frames towards one connection.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::telemetry::{FrameKind, metrics};
+use crate::types::CloseReason;
+
+/// What a frame is worth when there is no room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Answers and protocol frames: never dropped while the connection lives.
+    Control,
+    /// A copy of a stored message.
+    Push,
+    /// Typing and custom payloads: dropped first.
+    Ephemeral,
+}
+
+/// One finished WebSocket frame.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// The bytes as they go on the wire.
+    pub bytes: Bytes,
+    /// Its worth.
+    pub class: Class,
+    /// How it is counted.
+    pub kind: FrameKind,
+}
+
+impl Frame {
+    /// An answer or protocol frame.
+    #[must_use]
+    pub const fn control(bytes: Bytes, kind: FrameKind) -> Self {
+        Self { bytes, class: Class::Control, kind }
+    }
+}
+
+/// How a connection is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// Why.
+    pub reason: CloseReason,
+    /// What the `Kick` says, where one is sent.
+    pub may_reconnect: bool,
+}
+
+impl Ending {
+    /// With the advice of the close table.
+    #[must_use]
+    pub const fn of(reason: CloseReason) -> Self {
+        Self { reason, may_reconnect: reason.row().may_reconnect }
+    }
+}
+
+/// Bounds of one outbox.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// Most bytes queued and not yet in the kernel.
+    pub bytes: u32,
+    /// Most frames queued and not yet in the kernel.
+    pub frames: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Frame>,
+    /// Queued here or taken by the connection and not yet in the kernel.
+    bytes: u32,
+    frames: u32,
+    waker: Option<Waker>,
+    ending: Option<Ending>,
+    closed: bool,
+}
+
+/// Many senders, one connection that drains. Bytes count until the kernel has
+/// them, so a reader that stalls is seen by its bound.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    state: Mutex<State>,
+}
+
+impl Outbox {
+    /// Queues a frame and wakes the connection. A full outbox drops an
+    /// ephemeral frame and ends the connection as a slow consumer on any
+    /// other. Returns whether it was queued.
+    pub fn push(&self, frame: Frame, limits: OutboxLimits) -> bool {
+        let size = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
+        let is_push = frame.class == Class::Push;
+        if is_push {
+            metrics().copies_enqueued.increment(1);
+        }
+        let mut state = self.state.lock();
+        if state.closed || state.ending.is_some() {
+            drop(state);
+            if is_push {
+                metrics().copies_dropped_closed.increment(1);
+            }
+            return false;
+        }
+        // Half the room is kept from frames that were never promised.
+        let share = if frame.class == Class::Ephemeral { 2 } else { 1 };
+        let full = state.bytes.saturating_add(size) > limits.bytes / share || state.frames >= limits.frames / share;
+        if full && frame.class == Class::Ephemeral {
+            drop(state);
+            metrics().dropped_ephemeral.increment(1);
+            return false;
+        }
+        if full {
+            state.ending = Some(Ending::of(CloseReason::SlowConsumer));
+        } else {
+            state.bytes += size;
+            state.frames += 1;
+            state.queue.push_back(frame);
+        }
+        let waker = state.waker.take();
+        drop(state);
+        match (full, is_push) {
+            (true, true) => metrics().copies_dropped_slow.increment(1),
+            (false, true) => metrics().copies_queued.increment(1.0),
+            _ => {}
+        }
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        !full
+    }
+
+    /// Puts a frame before everything queued: `Ready` goes first, however
+    /// early a delivery came. Not bounded; called once, before the connection
+    /// runs.
+    pub fn push_front(&self, frame: Frame) {
+        let mut state = self.state.lock();
+        state.bytes = state.bytes.saturating_add(u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX));
+        state.frames += 1;
+        state.queue.push_front(frame);
+    }
+
+    /// Asks the connection to end after what is queued; the first asker wins.
+    /// Returns whether that was this one.
+    pub fn end(&self, ending: Ending) -> bool {
+        let mut state = self.state.lock();
+        let first = state.ending.is_none() && !state.closed;
+        if first {
+            state.ending = Some(ending);
+        }
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        first
+    }
+
+    /// Wakes the connection without queueing anything.
+    pub fn wake(&self) {
+        let waker = self.state.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Moves every queued frame to `into` and remembers whom to wake for the
+    /// next one. Called by the connection's task only.
+    pub fn drain(&self, into: &mut VecDeque<Frame>, waker: &Waker) -> Option<Ending> {
+        let mut state = self.state.lock();
+        if into.is_empty() {
+            std::mem::swap(into, &mut state.queue);
+        } else {
+            into.append(&mut state.queue);
+        }
+        match &mut state.waker {
+            Some(known) if known.will_wake(waker) => {}
+            other => *other = Some(waker.clone()),
+        }
+        state.ending
+    }
+
+    /// The kernel took `frames` whole frames of `bytes` in all.
+    pub fn written(&self, bytes: usize, frames: usize) {
+        let mut state = self.state.lock();
+        state.bytes = state.bytes.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+        state.frames = state.frames.saturating_sub(u32::try_from(frames).unwrap_or(u32::MAX));
+        if state.queue.is_empty() && state.queue.capacity() > 0 && state.frames == 0 {
+            // Idle again: a burst's memory goes back.
+            state.queue = VecDeque::new();
+        }
+    }
+
+    /// No more frames: the connection is gone. Returns what was left.
+    pub fn close(&self) -> VecDeque<Frame> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.waker = None;
+        std::mem::take(&mut state.queue)
+    }
+
+    /// Frames and bytes not yet in the kernel.
+    #[must_use]
+    pub fn backlog(&self) -> (u32, u32) {
+        let state = self.state.lock();
+        (state.frames, state.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: OutboxLimits = OutboxLimits { bytes: 100, frames: 4 };
+
+    fn frame(class: Class, size: usize) -> Frame {
+        Frame { bytes: vec![0; size].into(), class, kind: FrameKind::Other }
+    }
+
+    #[test]
+    fn bounded_in_bytes_and_count() {
+        let outbox = Outbox::default();
+        assert!(outbox.push(frame(Class::Push, 60), LIMITS));
+        assert!(!outbox.push(frame(Class::Push, 60), LIMITS), "too many bytes");
+        let mut out = VecDeque::new();
+        let ending = outbox.drain(&mut out, Waker::noop());
+        assert_eq!(ending, Some(Ending::of(CloseReason::SlowConsumer)));
+
+        let outbox = Outbox::default();
+        for _ in 0..4 {
+            assert!(outbox.push(frame(Class::Control, 1), LIMITS));
+        }
+        assert!(!outbox.push(frame(Class::Control, 1), LIMITS), "too many frames");
+    }
+
+    #[test]
+    fn ephemeral_frames_go_first_and_end_nothing() {
+        let outbox = Outbox::default();
+        assert!(outbox.push(frame(Class::Push, 60), LIMITS));
+        assert!(!outbox.push(frame(Class::Ephemeral, 1), LIMITS));
+        assert!(outbox.push(frame(Class::Push, 10), LIMITS));
+        assert_eq!(outbox.drain(&mut VecDeque::new(), Waker::noop()), None);
+    }
+
+    #[test]
+    fn bytes_count_until_the_kernel_has_them() {
+        let outbox = Outbox::default();
+        let mut out = VecDeque::new();
+        assert!(outbox.push(frame(Class::Push, 80), LIMITS));
+        outbox.drain(&mut out, Waker::noop());
+        assert_eq!(outbox.backlog(), (1, 80));
+        assert!(!outbox.push(frame(Class::Ephemeral, 30), LIMITS));
+        outbox.written(80, 1);
+        assert!(outbox.push(frame(Class::Ephemeral, 30), LIMITS));
+    }
+
+    #[test]
+    fn the_first_ending_wins_and_closed_takes_nothing() {
+        let outbox = Outbox::default();
+        assert!(outbox.end(Ending::of(CloseReason::Replaced)));
+        assert!(!outbox.end(Ending::of(CloseReason::Shutdown)));
+        assert!(!outbox.push(frame(Class::Control, 1), LIMITS));
+        let ending = outbox.drain(&mut VecDeque::new(), Waker::noop());
+        assert_eq!(ending.map(|e| e.reason), Some(CloseReason::Replaced));
+    }
+}

@@ -1,0 +1,140 @@
+//! What the rest of the gateway holds of one connection.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::outbox::Outbox;
+use crate::types::{ConnId, DeviceId, UserId, monotonic_ms};
+
+/// Who is at the other end; fixed for the life of the connection.
+#[derive(Debug, Clone)]
+pub struct PeerIdentity {
+    /// The connection.
+    pub conn: ConnId,
+    /// Its user.
+    pub user: UserId,
+    /// Its device.
+    pub device: DeviceId,
+    /// When the credentials run out, unix seconds; `None` = never.
+    pub expires_at: Option<i64>,
+}
+
+/// Identity, signs of life and the outbox. Shared; everything in it is either
+/// fixed, atomic, or behind the outbox's own short lock.
+#[derive(Debug)]
+pub struct Peer {
+    /// Who it is.
+    pub identity: PeerIdentity,
+    /// Frames on their way to it.
+    pub outbox: Outbox,
+    /// The store's time of the first bind; 0 = not bound yet.
+    bound: AtomicU64,
+    /// Monotonic ms of the last inbound frame.
+    last_seen: AtomicU64,
+    /// Monotonic ms of the last route refresh.
+    refreshed: AtomicU64,
+    /// Monotonic ms since when written bytes make no progress; 0 = they do.
+    stalled: AtomicU64,
+    /// Monotonic ms since when an inbound message is unfinished; 0 = none is.
+    partial: AtomicU64,
+    /// Sends handed to the pipeline and not yet answered.
+    in_flight: AtomicU32,
+}
+
+impl Peer {
+    /// A connection seen just now.
+    #[must_use]
+    pub fn new(identity: PeerIdentity, bound: u64) -> Self {
+        let now = monotonic_ms();
+        Self {
+            identity,
+            outbox: Outbox::default(),
+            bound: AtomicU64::new(bound),
+            last_seen: AtomicU64::new(now),
+            refreshed: AtomicU64::new(now),
+            stalled: AtomicU64::new(0),
+            partial: AtomicU64::new(0),
+            in_flight: AtomicU32::new(0),
+        }
+    }
+
+    /// The store's time of the first bind; 0 = not bound yet.
+    #[must_use]
+    pub fn bound(&self) -> u64 {
+        self.bound.load(Ordering::Acquire)
+    }
+
+    /// Remembers the first bind.
+    pub fn set_bound(&self, bound: u64) {
+        self.bound.store(bound, Ordering::Release);
+    }
+
+    /// Monotonic ms of the last inbound frame.
+    #[must_use]
+    pub fn last_seen(&self) -> u64 {
+        self.last_seen.load(Ordering::Relaxed)
+    }
+
+    /// A frame came in.
+    pub fn seen(&self, now_ms: u64) {
+        self.last_seen.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Monotonic ms of the last route refresh.
+    #[must_use]
+    pub fn refreshed(&self) -> u64 {
+        self.refreshed.load(Ordering::Relaxed)
+    }
+
+    /// The route was refreshed, or is about to be.
+    pub fn set_refreshed(&self, now_ms: u64) {
+        self.refreshed.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// Since when nothing could be written, monotonic ms.
+    #[must_use]
+    pub fn stalled_since(&self) -> Option<u64> {
+        Some(self.stalled.load(Ordering::Relaxed)).filter(|&ms| ms > 0)
+    }
+
+    /// Nothing could be written: starts the clock if it is not running.
+    pub fn stall(&self, now_ms: u64) {
+        let _ = self.stalled.compare_exchange(0, now_ms.max(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Something was written.
+    pub fn unstall(&self) {
+        self.stalled.store(0, Ordering::Relaxed);
+    }
+
+    /// Since when an inbound message is unfinished, monotonic ms.
+    #[must_use]
+    pub fn partial_since(&self) -> Option<u64> {
+        Some(self.partial.load(Ordering::Relaxed)).filter(|&ms| ms > 0)
+    }
+
+    /// Whether an inbound message is unfinished now; `fresh` = it is another
+    /// one than before.
+    pub fn set_partial(&self, partial: bool, fresh: bool, now_ms: u64) {
+        if !partial {
+            self.partial.store(0, Ordering::Relaxed);
+        } else if fresh || self.partial.load(Ordering::Relaxed) == 0 {
+            self.partial.store(now_ms.max(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Sends not yet answered.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    /// A send goes to the pipeline.
+    pub fn send_started(&self) {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A send was answered.
+    pub fn send_answered(&self) {
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}

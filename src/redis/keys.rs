@@ -1,0 +1,82 @@
+//! Every key and channel, once. User ids are integers and conversation ids
+//! validated, so nobody can steer a slot or forge a key.
+
+use crate::types::{ConversationId, GatewayId, UserId};
+
+/// Builds keys under one prefix.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// Under `prefix` (validated by the configuration; may be empty).
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// STRING: the gateway of a user's newest bind.
+    #[must_use]
+    pub fn route(&self, user: UserId) -> String {
+        format!("{}route:{user}", self.prefix)
+    }
+
+    /// HASH: a user's devices; in the slot of [`Self::route`].
+    #[must_use]
+    pub fn devices(&self, user: UserId) -> String {
+        format!("{{{}route:{user}}}:devices", self.prefix)
+    }
+
+    /// STRING: a gateway's lease.
+    #[must_use]
+    pub fn lease(&self, gateway: &GatewayId) -> String {
+        format!("{}gateway:{gateway}", self.prefix)
+    }
+
+    /// ZSET: gateway → expiry of its lease, unix ms.
+    #[must_use]
+    pub fn gateways(&self) -> String {
+        format!("{}gateways", self.prefix)
+    }
+
+    /// Channel a gateway subscribes to.
+    #[must_use]
+    pub fn channel(&self, gateway: &GatewayId) -> String {
+        format!("{}{}", self.prefix, gateway.channel())
+    }
+
+    /// STRING: who holds a node number of message ids.
+    #[must_use]
+    pub fn node(&self, node: u16) -> String {
+        format!("{}node:{node}", self.prefix)
+    }
+
+    /// A key of a conversation: `log`, `meta`, `cursors`, `dedup:<bucket>`.
+    #[must_use]
+    pub fn conversation(&self, conversation: &ConversationId, part: &str) -> String {
+        format!("{{{}c:{conversation}}}:{part}", self.prefix)
+    }
+
+    /// ZSET: a user's conversations → last-known activity, unix ms.
+    #[must_use]
+    pub fn conversations(&self, user: UserId) -> String {
+        format!("{{{}u:{user}}}:convs", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefix_stands_inside_the_tag() {
+        let keys = Keys::new("app1:");
+        let user = UserId::new(42).unwrap();
+        assert_eq!(keys.route(user), "app1:route:42");
+        assert_eq!(keys.devices(user), "{app1:route:42}:devices");
+        assert_eq!(keys.channel(&GatewayId::new("gw-1").unwrap()), "app1:10065");
+        let conversation = ConversationId::parse("p2p:1:2").unwrap();
+        assert_eq!(Keys::default().conversation(&conversation, "log"), "{c:p2p:1:2}:log");
+    }
+}

@@ -1,0 +1,23 @@
+//! Redis, for the three ports that have it behind them.
+//!
+//! Owns every key and channel name ([`Keys`]), the Lua scripts, and one
+//! supervised connection ([`Client`]): commands fail at once while it is down
+//! and after a deadline when it hangs, it comes back by itself however long
+//! the outage lasted, and whoever cares watches [`Link`]. A timeout means
+//! "unknown", never "failed": every write here is idempotent.
+//!
+//! Called by `route`, `bus` and `store`; `gateway` watches the link.
+
+mod client;
+mod keys;
+mod lease;
+mod node;
+mod script;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use client::{Call, Client, Link, RedisError};
+pub use keys::Keys;
+pub use lease::{LEASE_TTL, Lease, LeaseError, LeaseRecord, Renewal};
+pub use node::NodeLease;
+pub use script::{APPEND, BIND, POSITION, UNBIND};

@@ -1,0 +1,32 @@
+//! The Lua scripts and their digests.
+
+use std::sync::LazyLock;
+
+/// A script known to the server by its digest.
+#[derive(Debug)]
+pub struct Script {
+    /// The text.
+    pub code: &'static str,
+    /// Hex SHA-1 of the text.
+    pub sha: String,
+}
+
+fn script(code: &'static str) -> Script {
+    Script { code, sha: redis::Script::new(code).get_hash().to_owned() }
+}
+
+/// Bind, refresh and re-bind of a user's devices on one gateway.
+pub static BIND: LazyLock<Script> = LazyLock::new(|| script(include_str!("bind.lua")));
+/// Compare-and-delete of one device.
+pub static UNBIND: LazyLock<Script> = LazyLock::new(|| script(include_str!("unbind.lua")));
+/// Takes or renews a gateway's lease.
+pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| script(include_str!("lease.lua")));
+/// Dedup + seq + append, in one step.
+pub static APPEND: LazyLock<Script> = LazyLock::new(|| script(include_str!("append.lua")));
+/// Raises what a user has received and read.
+pub static POSITION: LazyLock<Script> = LazyLock::new(|| script(include_str!("position.lua")));
+
+/// All of them, to be loaded on connecting.
+pub(super) fn all() -> [&'static Script; 5] {
+    [&BIND, &UNBIND, &LEASE, &APPEND, &POSITION]
+}

@@ -1,0 +1,120 @@
+//! Routes in this process: for a gateway that stands alone, and the model the
+//! other backend is held against.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{Binding, Bound, DeviceRoute, GatewayRef, Route, Seat};
+use crate::types::{DeviceId, UserId, unix_micros};
+
+#[derive(Debug, Clone)]
+struct Entry {
+    seat: Seat,
+    bound: u64,
+    expires: Instant,
+}
+
+/// The table itself; gateways of one process may share it.
+#[derive(Debug)]
+pub struct MemoryTable {
+    ttl: Duration,
+    users: Mutex<HashMap<UserId, HashMap<DeviceId, Entry>>>,
+}
+
+impl MemoryTable {
+    /// An empty table whose routes live `ttl`.
+    #[must_use]
+    pub fn new(ttl: Duration) -> Self {
+        Self { ttl, users: Mutex::default() }
+    }
+}
+
+/// One gateway's view of the table.
+#[derive(Debug)]
+pub struct MemoryRoutes {
+    table: Arc<MemoryTable>,
+    gateway: GatewayRef,
+}
+
+impl MemoryRoutes {
+    /// For `gateway`.
+    #[must_use]
+    pub const fn new(table: Arc<MemoryTable>, gateway: GatewayRef) -> Self {
+        Self { table, gateway }
+    }
+
+    fn seat(&self, binding: &Binding) -> Seat {
+        Seat { gateway: self.gateway.clone(), conn: binding.conn }
+    }
+
+    pub(super) fn bind(&self, bindings: &[Binding]) -> Vec<Bound> {
+        let now = Instant::now();
+        let mut users = self.table.users.lock();
+        let mut outcomes = Vec::with_capacity(bindings.len());
+        for binding in bindings {
+            let devices = users.entry(binding.user).or_default();
+            let held = devices.get(&binding.device).filter(|entry| entry.expires > now);
+            let seat = self.seat(binding);
+            let micros = u64::try_from(unix_micros()).unwrap_or(0);
+            let (bound, replaced) = match held {
+                Some(entry) if entry.seat == seat => (entry.bound, None),
+                Some(entry) => {
+                    let bound = if binding.bound == 0 { micros.max(entry.bound + 1) } else { binding.bound };
+                    if entry.bound >= bound {
+                        outcomes.push(Bound::Refused);
+                        continue;
+                    }
+                    (bound, Some(entry.seat.clone()))
+                }
+                None if binding.bound == 0 => (micros, None),
+                None => (binding.bound, None),
+            };
+            devices.insert(binding.device.clone(), Entry { seat, bound, expires: now + self.table.ttl });
+            outcomes.push(Bound::Held { bound, replaced });
+        }
+        outcomes
+    }
+
+    pub(super) fn unbind(&self, bindings: &[Binding]) -> Vec<bool> {
+        let mut users = self.table.users.lock();
+        let mut remove = |binding: &Binding| {
+            let Some(devices) = users.get_mut(&binding.user) else { return false };
+            let ours = devices.get(&binding.device).is_some_and(|entry| {
+                entry.seat == self.seat(binding) && (binding.bound == 0 || entry.bound == binding.bound)
+            });
+            if ours {
+                devices.remove(&binding.device);
+                if devices.is_empty() {
+                    users.remove(&binding.user);
+                }
+            }
+            ours
+        };
+        bindings.iter().map(&mut remove).collect()
+    }
+
+    pub(super) fn query(&self, wanted: &[UserId]) -> Vec<Route> {
+        let now = Instant::now();
+        let users = self.table.users.lock();
+        let route = |user: &UserId| {
+            let live = |(device, entry): (&DeviceId, &Entry)| {
+                (entry.expires > now).then(|| DeviceRoute {
+                    device: device.clone(),
+                    seat: entry.seat.clone(),
+                    bound: entry.bound,
+                })
+            };
+            let mut devices: Vec<_> = users.get(user).into_iter().flatten().filter_map(live).collect();
+            devices.sort_by_key(|device| std::cmp::Reverse(device.bound));
+            Route { devices }
+        };
+        wanted.iter().map(route).collect()
+    }
+
+    pub(super) fn gateways(&self) -> Vec<(GatewayRef, u64)> {
+        vec![(self.gateway.clone(), 0)]
+    }
+}

@@ -1,0 +1,171 @@
+//! Routes in Redis: keys and fencing as the module promises, one script call
+//! per user and step, everything of one call in one round trip.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use redis::{FromRedisValue, RedisResult, Value};
+
+use super::{Binding, Bound, DeviceRoute, GatewayRef, Route, RouteError, Seat};
+use crate::redis::{BIND, Call, Client, Keys, Lease, RedisError, UNBIND};
+use crate::types::{ConnId, DeviceId, Epoch, GatewayId, UserId, unix_ms};
+
+/// How long a lease that was seen is believed without looking again.
+const LEASE_BELIEF: Duration = Duration::from_secs(2);
+/// Clock difference forgiven between this gateway and Redis.
+const SKEW_S: i64 = 30;
+
+/// One gateway's routes in Redis.
+#[derive(Debug)]
+pub struct RedisRoutes {
+    client: Client,
+    keys: Keys,
+    gateway: GatewayRef,
+    lease: Lease,
+    ttl: Duration,
+    /// Leases seen lately: gateway → epoch, when. Absence is never kept.
+    seen: Mutex<HashMap<GatewayId, (Epoch, Instant)>>,
+}
+
+impl RedisRoutes {
+    /// For `gateway`; routes live `ttl`.
+    #[must_use]
+    pub fn new(client: Client, keys: Keys, gateway: GatewayRef, ttl: Duration) -> Self {
+        let lease = Lease::new(client.clone(), keys.clone(), gateway.id.clone(), gateway.epoch);
+        Self { client, keys, gateway, lease, ttl, seen: Mutex::default() }
+    }
+
+    pub(super) async fn bind(&self, bindings: &[Binding]) -> Result<Vec<Bound>, RouteError> {
+        let of_one_user = bindings.chunk_by(|a, b| a.user == b.user);
+        let calls = of_one_user.map(|chunk| self.bind_call(chunk)).collect();
+        let mut outcomes = Vec::with_capacity(bindings.len());
+        for reply in self.client.pipeline(calls).await? {
+            outcomes.extend(parse_bound(reply)?);
+        }
+        if outcomes.len() == bindings.len() { Ok(outcomes) } else { Err(unexpected()) }
+    }
+
+    fn bind_call(&self, bindings: &[Binding]) -> redis::Cmd {
+        let keys = bindings.first().map_or_else(Vec::new, |b| vec![self.keys.route(b.user), self.keys.devices(b.user)]);
+        let call = Call::new(&BIND, &keys)
+            .arg(self.gateway.id.as_str())
+            .arg(self.gateway.epoch.0)
+            .arg(self.ttl.as_secs().max(1));
+        let add = |call: Call, b: &Binding| call.arg(b.device.as_str()).arg(b.conn.0).arg(b.bound);
+        bindings.iter().fold(call, add).into()
+    }
+
+    pub(super) async fn unbind(&self, bindings: &[Binding]) -> Result<Vec<bool>, RouteError> {
+        let call = |b: &Binding| {
+            Call::new(&UNBIND, &[self.keys.route(b.user), self.keys.devices(b.user)])
+                .arg(b.device.as_str())
+                .arg(self.gateway.id.as_str())
+                .arg(self.gateway.epoch.0)
+                .arg(b.conn.0)
+                .arg(b.bound)
+                .into()
+        };
+        let replies = self.client.pipeline(bindings.iter().map(call).collect()).await?;
+        replies.into_iter().map(|reply| Ok(read::<i64>(reply)? == 1)).collect()
+    }
+
+    pub(super) async fn query(&self, users: &[UserId]) -> Result<Vec<Route>, RouteError> {
+        let get = |user: &UserId| {
+            let mut command = redis::cmd("HGETALL");
+            command.arg(self.keys.devices(*user));
+            command
+        };
+        let replies = self.client.pipeline(users.iter().map(get).collect()).await?;
+        let mut routes = Vec::with_capacity(users.len());
+        for reply in replies {
+            let fields: HashMap<String, String> = read(reply)?;
+            let mut devices: Vec<_> = fields.iter().filter_map(|(device, value)| parse_device(device, value)).collect();
+            devices.sort_by_key(|device| std::cmp::Reverse(device.bound));
+            routes.push(Route { devices });
+        }
+        let dead = self.dead(&routes).await?;
+        for route in &mut routes {
+            route.devices.retain(|device| !dead.contains(&device.seat.gateway));
+        }
+        Ok(routes)
+    }
+
+    pub(super) async fn gateways(&self) -> Result<Vec<(GatewayRef, u64)>, RouteError> {
+        let live = self.lease.live().await?;
+        Ok(live.into_iter().map(|(id, r)| (GatewayRef { id, epoch: Epoch(r.epoch) }, r.connections)).collect())
+    }
+
+    /// Of the gateways these routes name, those without a lease of that epoch.
+    async fn dead(&self, routes: &[Route]) -> Result<HashSet<GatewayRef>, RouteError> {
+        let named: HashSet<&GatewayRef> =
+            routes.iter().flat_map(|r| &r.devices).map(|d| &d.seat.gateway).filter(|g| **g != self.gateway).collect();
+        let unsure: Vec<&GatewayRef> = {
+            let seen = self.seen.lock();
+            let believed = |gateway: &GatewayRef| {
+                seen.get(&gateway.id).is_some_and(|(epoch, at)| *epoch == gateway.epoch && at.elapsed() < LEASE_BELIEF)
+            };
+            named.into_iter().filter(|gateway| !believed(gateway)).collect()
+        };
+        if unsure.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let ids: Vec<GatewayId> = unsure.iter().map(|gateway| gateway.id.clone()).collect();
+        let records = self.lease.read(&ids).await?;
+        let mut seen = self.seen.lock();
+        let mut dead = HashSet::new();
+        for (gateway, record) in unsure.into_iter().zip(records) {
+            match record {
+                Some(record) if record.epoch == gateway.epoch.0 => {
+                    seen.insert(gateway.id.clone(), (gateway.epoch, Instant::now()));
+                }
+                _ => {
+                    dead.insert(gateway.clone());
+                }
+            }
+        }
+        seen.retain(|_, (_, at)| at.elapsed() < LEASE_BELIEF);
+        Ok(dead)
+    }
+}
+
+fn read<T: FromRedisValue>(reply: RedisResult<Value>) -> Result<T, RouteError> {
+    let value = reply.and_then(Value::extract_error).map_err(RedisError::from)?;
+    Ok(T::from_redis_value(value).map_err(|error| RedisError::Server(error.into()))?)
+}
+
+fn unexpected() -> RouteError {
+    let error = redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "reply of the bind script"));
+    RouteError::Redis(error.into())
+}
+
+type BindReply = Vec<(i64, u64, String, u64, u64)>;
+
+fn parse_bound(reply: RedisResult<Value>) -> Result<Vec<Bound>, RouteError> {
+    let outcome = |(code, bound, gateway, epoch, conn): (i64, u64, String, u64, u64)| {
+        let holder = || {
+            let id = GatewayId::new(&gateway).ok()?;
+            Some(Seat { gateway: GatewayRef { id, epoch: Epoch(epoch) }, conn: ConnId(conn) })
+        };
+        match code {
+            0 | 1 => Ok(Bound::Held { bound, replaced: None }),
+            2 => Ok(Bound::Held { bound, replaced: holder() }),
+            3 => Ok(Bound::Refused),
+            _ => Err(unexpected()),
+        }
+    };
+    read::<BindReply>(reply)?.into_iter().map(outcome).collect()
+}
+
+/// `gateway|epoch|conn|bound|expiry`; what does not parse is nobody's.
+fn parse_device(device: &str, value: &str) -> Option<DeviceRoute> {
+    let mut parts = value.split('|');
+    let id = GatewayId::new(parts.next()?).ok()?;
+    let epoch = Epoch(parts.next()?.parse().ok()?);
+    let conn = ConnId(parts.next()?.parse().ok()?);
+    let bound = parts.next()?.parse().ok()?;
+    let expiry: i64 = parts.next()?.parse().ok()?;
+    let live = expiry + SKEW_S > unix_ms() / 1000;
+    let seat = Seat { gateway: GatewayRef { id, epoch }, conn };
+    live.then_some(DeviceRoute { device: DeviceId::new(device).ok()?, seat, bound })
+}

@@ -1,0 +1,341 @@
+//! Every metric, once.
+
+use std::sync::OnceLock;
+
+use metrics::{Counter, Gauge, Histogram, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::types::CloseReason;
+
+/// Renders `/metrics`; must be asked to drain histograms every few seconds.
+#[derive(Clone)]
+pub struct Recorder(PrometheusHandle);
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Recorder")
+    }
+}
+
+impl Recorder {
+    /// The exposition text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Drains histogram samples into buckets; without it they pile up.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+/// Kinds of frames, as counted by `tidegate_frames_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum FrameKind {
+    /// `00`, Heartbeat, HeartbeatAck.
+    Heartbeat,
+    /// SendMessageReq.
+    Send,
+    /// Ack.
+    Ack,
+    /// Receipt.
+    Receipt,
+    /// Typing, Custom.
+    Ephemeral,
+    /// Push, PushBatch.
+    Push,
+    /// WebSocket ping, pong and close.
+    WebSocket,
+    /// Everything else.
+    Other,
+}
+
+impl FrameKind {
+    const LABELS: [&str; 8] =
+        ["heartbeat", "send", "ack", "receipt", "ephemeral", "push", "websocket", "other"];
+}
+
+/// Why a message was refused, as counted by `tidegate_messages_refused_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// A field is wrong.
+    Invalid,
+    /// Not a member, or not allowed.
+    Forbidden,
+    /// The store did not confirm in time.
+    RetryLater,
+    /// The send queue is full.
+    QueueFull,
+    /// A fault of ours.
+    Internal,
+}
+
+/// The cached handles.
+#[derive(Debug)]
+#[allow(missing_docs)] // Each is described where it is registered, below.
+pub struct Metrics {
+    pub connections: Gauge,
+    pub users: Gauge,
+    pub accepted: Counter,
+    pub accept_errors: Counter,
+    pub shed: Counter,
+    pub closed: Vec<(CloseReason, Counter)>,
+    pub handshake_ok: Counter,
+    pub handshake_refused: Counter,
+    pub handshake_unauthenticated: Counter,
+    pub handshake_timeout: Counter,
+    pub handshake_error: Counter,
+    pub handshake_seconds: Histogram,
+    pub bytes_in: Counter,
+    pub bytes_out: Counter,
+    pub frames_in: [Counter; 8],
+    pub frames_out: [Counter; 8],
+    pub route_bind: RouteMetrics,
+    pub route_refresh: RouteMetrics,
+    pub route_query: RouteMetrics,
+    pub route_unbind: RouteMetrics,
+    pub messages_received: Counter,
+    pub messages_stored: Counter,
+    pub messages_duplicate: Counter,
+    pub refused_invalid: Counter,
+    pub refused_forbidden: Counter,
+    pub refused_retry_later: Counter,
+    pub refused_queue_full: Counter,
+    pub refused_internal: Counter,
+    pub messages_in_flight: Gauge,
+    pub append_seconds: Histogram,
+    pub ack_level: Gauge,
+    pub deliveries_local: Counter,
+    pub deliveries_remote: Counter,
+    pub deliveries_offline: Counter,
+    pub deliveries_lookup_failed: Counter,
+    pub delivery_seconds: Histogram,
+    pub copies_enqueued: Counter,
+    pub copies_written: Counter,
+    pub copies_queued: Gauge,
+    pub copies_dropped_slow: Counter,
+    pub copies_dropped_closed: Counter,
+    pub dropped_ephemeral: Counter,
+    pub dropped_relay_full: Counter,
+    pub dropped_bus_full: Counter,
+    pub dropped_bus_error: Counter,
+    pub bus_published: Counter,
+    pub bus_received: Counter,
+    pub bus_ignored_foreign: Counter,
+    pub bus_ignored_version: Counter,
+    pub bus_ignored_broken: Counter,
+    pub bus_gaps: Counter,
+    pub bus_lag_seconds: Histogram,
+    pub redis_up: Gauge,
+    pub redis_reconnects: Counter,
+    pub redis_commands: Counter,
+    pub redis_errors: Counter,
+    pub lease_lost: Counter,
+    pub rebinds: Counter,
+}
+
+/// The metrics of one route operation.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    /// It did what was asked.
+    pub ok: Counter,
+    /// A newer bind holds the device, or the unbind was not ours to do.
+    pub refused: Counter,
+    /// The backend failed.
+    pub error: Counter,
+    /// How long it took.
+    pub seconds: Histogram,
+}
+
+const BUCKETS: [f64; 16] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// Installs the Prometheus recorder for this process and returns it; a second
+/// call returns the same one.
+pub fn install_metrics() -> Result<Recorder, String> {
+    static RECORDER: OnceLock<Recorder> = OnceLock::new();
+    if let Some(recorder) = RECORDER.get() {
+        return Ok(recorder.clone());
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| format!("metrics recorder: {error}"))?;
+    Ok(RECORDER.get_or_init(|| Recorder(handle)).clone())
+}
+
+/// The handles. Before [`install_metrics`] has run they count into nothing.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(Metrics::register)
+}
+
+fn counter(name: &'static str, help: &'static str) -> Counter {
+    metrics::describe_counter!(name, help);
+    metrics::counter!(name)
+}
+
+fn labelled(name: &'static str, help: &'static str, label: &'static str, value: &'static str) -> Counter {
+    metrics::describe_counter!(name, help);
+    metrics::counter!(name, label => value)
+}
+
+fn gauge(name: &'static str, help: &'static str) -> Gauge {
+    metrics::describe_gauge!(name, help);
+    metrics::gauge!(name)
+}
+
+fn seconds(name: &'static str, help: &'static str) -> Histogram {
+    metrics::describe_histogram!(name, Unit::Seconds, help);
+    metrics::histogram!(name)
+}
+
+fn route(operation: &'static str) -> RouteMetrics {
+    const TOTAL: &str = "tidegate_route_operations_total";
+    const SECONDS: &str = "tidegate_route_operation_duration_seconds";
+    metrics::describe_counter!(TOTAL, "Route operations by operation and result.");
+    metrics::describe_histogram!(SECONDS, Unit::Seconds, "Duration of route operations.");
+    let total = |result: &'static str| metrics::counter!(TOTAL, "operation" => operation, "result" => result);
+    RouteMetrics {
+        ok: total("ok"),
+        refused: total("refused"),
+        error: total("error"),
+        seconds: metrics::histogram!(SECONDS, "operation" => operation),
+    }
+}
+
+fn frames(direction: &'static str) -> [Counter; 8] {
+    const NAME: &str = "tidegate_frames_total";
+    metrics::describe_counter!(NAME, "Frames by direction and kind.");
+    FrameKind::LABELS.map(|kind| metrics::counter!(NAME, "direction" => direction, "kind" => kind))
+}
+
+impl Metrics {
+    fn register() -> Self {
+        metrics::describe_gauge!("tidegate_build_info", "Always 1; the labels name the build.");
+        metrics::gauge!("tidegate_build_info", "version" => env!("CARGO_PKG_VERSION"), "commit" => env!("TIDEGATE_COMMIT"))
+            .set(1.0);
+        let closed = |reason: CloseReason| {
+            let help = "Connections ended, by reason.";
+            (reason, labelled("tidegate_connections_closed_total", help, "reason", reason.row().label))
+        };
+        let handshake = |r| labelled("tidegate_handshakes_total", "Handshakes by result.", "result", r);
+        let bytes = |d| labelled("tidegate_bytes_total", "Socket bytes by direction.", "direction", d);
+        let refused = |r| {
+            let help = "Messages refused, by reason.";
+            labelled("tidegate_messages_refused_total", help, "reason", r)
+        };
+        let deliveries = |r| {
+            let help = "Deliveries by result: one per recipient and place.";
+            labelled("tidegate_deliveries_total", help, "result", r)
+        };
+        let copies_dropped = |r| {
+            let help = "Copies of stored messages not written, by reason.";
+            labelled("tidegate_copies_dropped_total", help, "reason", r)
+        };
+        let dropped = |r| {
+            let help = "Things dropped that were never promised, by reason.";
+            labelled("tidegate_dropped_total", help, "reason", r)
+        };
+        let ignored = |r| labelled("tidegate_bus_ignored_total", "Bus messages ignored, by reason.", "reason", r);
+        Self {
+            connections: gauge("tidegate_connections", "Live connections."),
+            users: gauge("tidegate_users", "Users with at least one live connection here."),
+            accepted: counter("tidegate_connections_accepted_total", "Sockets accepted."),
+            accept_errors: counter("tidegate_accept_errors_total", "Failed accepts, such as EMFILE."),
+            shed: counter("tidegate_connections_shed_total", "Sockets refused because the gateway is full."),
+            closed: CloseReason::ALL.map(closed).into(),
+            handshake_ok: handshake("ok"),
+            handshake_refused: handshake("refused"),
+            handshake_unauthenticated: handshake("unauthenticated"),
+            handshake_timeout: handshake("timeout"),
+            handshake_error: handshake("error"),
+            handshake_seconds: seconds("tidegate_handshake_duration_seconds", "From accept to Ready."),
+            bytes_in: bytes("in"),
+            bytes_out: bytes("out"),
+            frames_in: frames("in"),
+            frames_out: frames("out"),
+            route_bind: route("bind"),
+            route_refresh: route("refresh"),
+            route_query: route("query"),
+            route_unbind: route("unbind"),
+            messages_received: counter("tidegate_messages_received_total", "SendMessageReq received."),
+            messages_stored: counter("tidegate_messages_stored_total", "Messages stored."),
+            messages_duplicate: counter("tidegate_messages_duplicate_total", "Sends answered as duplicates."),
+            refused_invalid: refused("invalid"),
+            refused_forbidden: refused("forbidden"),
+            refused_retry_later: refused("retry_later"),
+            refused_queue_full: refused("queue_full"),
+            refused_internal: refused("internal"),
+            messages_in_flight: gauge("tidegate_messages_in_flight", "Sends waiting for the store."),
+            append_seconds: seconds("tidegate_store_append_duration_seconds", "Duration of one batch of appends."),
+            ack_level: gauge("tidegate_ack_level", "Level at which sends are acknowledged: 1, 2 or 3."),
+            deliveries_local: deliveries("local"),
+            deliveries_remote: deliveries("remote"),
+            deliveries_offline: deliveries("offline"),
+            deliveries_lookup_failed: deliveries("lookup_failed"),
+            delivery_seconds: seconds("tidegate_delivery_duration_seconds", "From receipt of a send to its hand-over to sockets and bus."),
+            copies_enqueued: counter("tidegate_copies_enqueued_total", "Copies of stored messages queued for a connection."),
+            copies_written: counter("tidegate_copies_written_total", "Copies of stored messages written to a socket."),
+            copies_queued: gauge("tidegate_copies_queued", "Copies of stored messages in outboxes."),
+            copies_dropped_slow: copies_dropped("slow_consumer"),
+            copies_dropped_closed: copies_dropped("closed"),
+            dropped_ephemeral: dropped("ephemeral_slow_reader"),
+            dropped_relay_full: dropped("relay_queue_full"),
+            dropped_bus_full: dropped("bus_queue_full"),
+            dropped_bus_error: dropped("bus_publish_failed"),
+            bus_published: labelled("tidegate_bus_messages_total", "Bus messages by direction.", "direction", "out"),
+            bus_received: labelled("tidegate_bus_messages_total", "Bus messages by direction.", "direction", "in"),
+            bus_ignored_foreign: ignored("other_gateway"),
+            bus_ignored_version: ignored("version"),
+            bus_ignored_broken: ignored("broken"),
+            bus_gaps: counter("tidegate_bus_gaps_total", "Holes seen in a source's counter."),
+            bus_lag_seconds: seconds("tidegate_bus_lag_seconds", "From publish to receipt, by the two clocks."),
+            redis_up: gauge("tidegate_redis_up", "1 while Redis answers and the channel is subscribed."),
+            redis_reconnects: counter("tidegate_redis_reconnects_total", "Connections to Redis established again."),
+            redis_commands: counter("tidegate_redis_commands_total", "Commands sent to Redis."),
+            redis_errors: counter("tidegate_redis_errors_total", "Round trips to Redis that failed."),
+            lease_lost: counter("tidegate_lease_lost_total", "Times the own lease was found gone."),
+            rebinds: counter("tidegate_route_rebinds_total", "Routes bound again after an outage."),
+        }
+    }
+
+    /// Counts an ending.
+    pub fn count_closed(&self, reason: CloseReason) {
+        if let Some((_, counter)) = self.closed.iter().find(|(row, _)| *row == reason) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a frame that came in.
+    pub fn count_in(&self, kind: FrameKind) {
+        count(&self.frames_in, kind, 1);
+    }
+
+    /// Counts frames handed to a socket's queue.
+    pub fn count_out(&self, kind: FrameKind, n: u64) {
+        count(&self.frames_out, kind, n);
+    }
+
+    /// Counts a refused message.
+    pub fn count_refused(&self, why: Refusal) {
+        match why {
+            Refusal::Invalid => &self.refused_invalid,
+            Refusal::Forbidden => &self.refused_forbidden,
+            Refusal::RetryLater => &self.refused_retry_later,
+            Refusal::QueueFull => &self.refused_queue_full,
+            Refusal::Internal => &self.refused_internal,
+        }
+        .increment(1);
+    }
+}
+
+fn count(counters: &[Counter; 8], kind: FrameKind, n: u64) {
+    #[allow(clippy::as_conversions)] // A fieldless enum of ours, as an index.
+    if let Some(counter) = counters.get(kind as usize) {
+        counter.increment(n);
+    }
+}

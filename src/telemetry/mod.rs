@@ -1,0 +1,12 @@
+//! Metrics and logs.
+//!
+//! Every metric name and label value is written once, in [`Metrics`]; the
+//! rest of the program holds the cached handles, so a count costs
+//! nanoseconds. No label carries a user, a conversation, an address or free
+//! text. `gateway` installs both sides and renders `/metrics`.
+
+mod log;
+mod metrics;
+
+pub use log::install_log;
+pub use metrics::{FrameKind, Metrics, Recorder, Refusal, RouteMetrics, install_metrics, metrics};
