@@ -1,22 +1,36 @@
-//! The configuration: as written ([`file`], environment, flags) and as used
+//! The configuration: as written ([`File`], environment, flags) and as used
 //! ([`Config`]).
 //!
-//! `resolve` turns the first into the second in one step, without touching the
-//! network, and reports every error at once with its file, key and allowed
-//! values. Flag over environment over file over default. Unknown keys are
-//! errors. The rest of the program sees [`Config`] only.
+//! [`resolve`] turns the first into the second in one step, without touching
+//! the network, and reports every error at once with its file, variable or
+//! flag, its key and what is allowed. Flag over environment over file over
+//! default. Unknown keys are errors. The rest of the program sees [`Config`]
+//! only.
+//!
+//! Every key has one environment variable, `TIDEGATE_` and the key path in
+//! capitals: `redis.url` is `TIDEGATE_REDIS_URL`. Values that are not text are
+//! written as in TOML. `TIDEGATE_CONFIG` names the file.
 
-//TMP mod file;
-//TMP mod resolve;
+mod error;
+mod file;
+mod key;
+mod layers;
+mod resolve;
 mod secret;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-//TMP pub use file::File;
-//TMP pub use resolve::{ConfigErrors, Flags, resolve};
+pub use error::{ConfigError, ConfigErrors};
+pub use file::File;
+pub use key::KeyError;
+pub use layers::process_env;
+pub use resolve::{Flags, resolve};
 pub use secret::Secret;
+use serde::Deserialize;
 
 use crate::types::GatewayId;
 
@@ -29,7 +43,7 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Key that admin calls must carry; required when `admin` is not loopback.
     pub admin_api_key: Option<Secret>,
-    /// `redis://…` or `rediss`-less URL; `None` = alone.
+    /// Shared state and bus; `None` = alone.
     pub redis: Option<RedisConfig>,
     /// Name of this gateway; `None` = drawn once and kept in `data_dir`.
     pub gateway_id: Option<GatewayId>,
@@ -43,7 +57,7 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Bounds on what one client can cost.
     pub limits: Limits,
-    /// Heartbeat interval told to clients (15-35 s).
+    /// Heartbeat interval told to clients (1-35 s; 15-35 s in production).
     pub heartbeat: Duration,
     /// Log filter in `tracing` syntax, e.g. `info,tidegate=debug`.
     pub log_filter: String,
@@ -102,7 +116,8 @@ pub struct JwtConfig {
     pub keys: Vec<JwtKey>,
     /// Required `iss`, when set.
     pub issuer: Option<String>,
-    /// Required `aud`, when set.
+    /// Required `aud`, when set; when not, a token that names an audience is
+    /// meant for somebody else and refused.
     pub audience: Option<String>,
     /// Clock difference forgiven in `exp` and `nbf`.
     pub leeway: Duration,
@@ -120,14 +135,18 @@ pub struct JwtKey {
 }
 
 /// Supported signature algorithms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum JwtAlgorithm {
     /// HMAC with SHA-256; the secret has at least 32 bytes.
+    #[serde(rename = "HS256")]
     Hs256,
-    /// RSA PKCS#1 v1.5 with SHA-256.
+    /// RSA PKCS#1 v1.5 with SHA-256; the key has 2048 to 4096 bits.
+    #[serde(rename = "RS256")]
     Rs256,
     /// ECDSA on P-256 with SHA-256.
+    #[serde(rename = "ES256")]
     Es256,
     /// Ed25519.
+    #[serde(rename = "EdDSA")]
     EdDsa,
 }

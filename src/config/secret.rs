@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::de::{Deserialize, Deserializer, Error};
+
 /// A string whose `Debug` form hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -17,6 +19,13 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The original error quotes the value.
+        String::deserialize(deserializer).map(Self).map_err(|_| D::Error::custom("expected text"))
     }
 }
 
