@@ -1,0 +1,73 @@
+//! Who a terminal client is and where it connects.
+
+use anyhow::{Context, Result, bail};
+
+use crate::client::Endpoint;
+use crate::types::{ConversationId, DeviceId, UserId};
+use crate::wire::pb::Ready;
+
+/// Identity and address of a terminal client.
+#[derive(Debug, Clone, clap::Args)]
+pub struct IdentityArgs {
+    /// The user to be (with --token, the user it must be)
+    #[arg(long, value_name = "ID", value_parser = user, required_unless_present = "token")]
+    user: Option<UserId>,
+    /// The user to talk to
+    #[arg(long, value_name = "ID", value_parser = user)]
+    to: UserId,
+    /// Name of this device; two devices of a user have different names
+    #[arg(long, value_name = "NAME", default_value = "terminal")]
+    device: String,
+    /// WebSocket address of any gateway
+    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:7700/ws")]
+    url: String,
+    /// A JWT, for gateways that ask for one
+    #[arg(long, value_name = "JWT")]
+    token: Option<String>,
+}
+
+impl IdentityArgs {
+    /// Where to connect; fails on a malformed device id.
+    pub(super) fn endpoint(&self) -> Result<Endpoint> {
+        let device = DeviceId::new(&self.device).with_context(|| format!("--device {}", self.device))?;
+        let user = self.user.map(UserId::get);
+        Ok(Endpoint { url: self.url.clone(), user, device, token: self.token.clone() })
+    }
+
+    /// Oneself and the peer, once the gateway said who one is.
+    pub(super) fn parties(&self, ready: &Ready) -> Result<Parties> {
+        // A gateway may leave it out when the query already said so.
+        let told = if ready.user_id > 0 { Some(UserId::new(ready.user_id)?) } else { None };
+        let me = told.or(self.user).context("the gateway did not say which user the token names")?;
+        if self.user.is_some_and(|user| user != me) {
+            bail!("the token is of user {me}");
+        }
+        if me == self.to {
+            bail!("--to {me} is oneself; a conversation has two users");
+        }
+        Ok(Parties { me, peer: self.to })
+    }
+}
+
+/// The two ends of a conversation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parties {
+    pub(super) me: UserId,
+    pub(super) peer: UserId,
+}
+
+impl Parties {
+    /// Their conversation.
+    pub(super) fn conversation(self) -> String {
+        ConversationId::between(self.me, self.peer).to_string()
+    }
+}
+
+/// A fresh client message id: 128 random bits in hex.
+pub(super) fn new_client_msg_id() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+fn user(text: &str) -> Result<UserId, String> {
+    UserId::parse(text).map_err(|error| error.to_string())
+}
