@@ -38,7 +38,8 @@ impl Pair {
     }
 
     async fn devices(&self, user: i64) -> Vec<String> {
-        let mut devices: Vec<String> = self.redis.query(&["HKEYS", &format!("{{route:{user}}}:devices")]).await;
+        let mut devices: Vec<String> =
+            self.redis.query(&["HKEYS", &format!("{{route:{user}}}:devices")]).await;
         devices.sort();
         devices
     }
@@ -61,12 +62,17 @@ async fn a_conversation_crosses_gateways_both_ways() {
             sender.send(typing(CHAT, true)).await;
             // Before the first message the two are partners of nothing yet.
             if round > 0 {
-                let typist = receiver.expect("Typing", |p| if let Payload::Typing(t) = p { Some(t.by_user_id) } else { None }).await;
+                let typist = receiver
+                    .expect("Typing", |p| if let Payload::Typing(t) = p { Some(t.by_user_id) } else { None })
+                    .await;
                 assert_eq!(typist, from);
             }
             let ack = sender.store_text(CHAT, &format!("m-{from}-{round}"), &format!("text {seq}")).await;
             let push = receiver.expect_push().await;
-            assert_eq!((push.seq, push.from_user_id, text_of(&push)), (seq, from, format!("text {seq}").as_str()));
+            assert_eq!(
+                (push.seq, push.from_user_id, text_of(&push)),
+                (seq, from, format!("text {seq}").as_str())
+            );
             assert_eq!((&push.server_msg_id, push.epoch), (&ack.server_msg_id, ack.epoch));
 
             receiver.send(delivered(CHAT, seq)).await;
@@ -142,7 +148,8 @@ async fn heartbeats_keep_a_route_alive() {
     let end = std::time::Instant::now() + secs(15);
     loop {
         phone.beat().await;
-        let ttls: (i64, i64) = (redis.query(&["TTL", "route:42"]).await, redis.query(&["TTL", "{route:42}:devices"]).await);
+        let ttls: (i64, i64) =
+            (redis.query(&["TTL", "route:42"]).await, redis.query(&["TTL", "{route:42}:devices"]).await);
         if (31..=120).contains(&ttls.0) && (31..=120).contains(&ttls.1) {
             break;
         }
@@ -161,7 +168,8 @@ async fn a_device_that_moves_is_not_unbound_by_the_gateway_it_left() {
     let (_, code) = old.expect_kick(KickReason::Replaced).await;
     assert_eq!(code, Some(4009));
     drop(old);
-    throughout("route:42 is gw-b", secs(3), || async { pair.route(42).await.as_deref() == Some("gw-b") }).await;
+    throughout("route:42 is gw-b", secs(3), || async { pair.route(42).await.as_deref() == Some("gw-b") })
+        .await;
     assert_eq!(pair.devices(42).await, ["phone"]);
     alice.store_text(CHAT, "m-1", "welcome").await;
     assert_eq!(text_of(&new.expect_push().await), "welcome");
@@ -170,7 +178,8 @@ async fn a_device_that_moves_is_not_unbound_by_the_gateway_it_left() {
     let mut newest = Client::connect(&pair.a, 42, "phone").await;
     new.expect_kick(KickReason::Replaced).await;
     drop(new);
-    throughout("route:42 is gw-a", secs(2), || async { pair.route(42).await.as_deref() == Some("gw-a") }).await;
+    throughout("route:42 is gw-a", secs(2), || async { pair.route(42).await.as_deref() == Some("gw-a") })
+        .await;
     newest.beat().await;
 }
 
@@ -202,8 +211,11 @@ async fn gateways_that_share_a_channel_ignore_what_is_not_theirs() {
             assert_eq!(text_of(&device.expect_push().await), expected);
         }
         device.beat().await;
-        let notes: Vec<String> =
-            device.drain().into_iter().filter_map(|p| if let Payload::Custom(c) = p { Some(c.topic) } else { None }).collect();
+        let notes: Vec<String> = device
+            .drain()
+            .into_iter()
+            .filter_map(|p| if let Payload::Custom(c) = p { Some(c.topic) } else { None })
+            .collect();
         let expected: Vec<String> = (0..20).map(|n| format!("note-{n}")).collect();
         assert_eq!(notes, expected);
     }

@@ -14,7 +14,12 @@ fn bearer(token: &str) -> String {
 
 fn identify(token: &str, device: &str) -> Payload {
     let client = [("platform".to_owned(), "test".to_owned())].into();
-    Payload::Identify(Identify { token: token.to_owned(), device_id: device.to_owned(), have: Vec::new(), client })
+    Payload::Identify(Identify {
+        token: token.to_owned(),
+        device_id: device.to_owned(),
+        have: Vec::new(),
+        client,
+    })
 }
 
 async fn refused(gateway: &Gateway, target: &str, headers: &[(&str, &str)]) -> Option<String> {
@@ -35,7 +40,11 @@ async fn a_token_is_taken_from_every_place() {
     for (target, headers) in places {
         let mut client = Client::open_with(&gateway, target, &headers).await;
         client.expect_ready().await;
-        assert_eq!((client.ready.user_id, client.ready.device_id.as_str()), (42, "phone"), "{target} {headers:?}");
+        assert_eq!(
+            (client.ready.user_id, client.ready.device_id.as_str()),
+            (42, "phone"),
+            "{target} {headers:?}"
+        );
         client.beat().await;
     }
     let mut client = Client::open(&gateway, "/ws").await;
@@ -77,13 +86,26 @@ async fn a_bad_token_is_refused_in_the_handshake() {
         unsigned,
     ];
     for jwt in &bad {
-        assert_eq!(refused(&gateway, "/ws", &[("authorization", &bearer(jwt))]).await.as_deref(), Some("401"), "{jwt}");
-        assert_eq!(refused(&gateway, &format!("/ws?access_token={jwt}"), &[]).await.as_deref(), Some("401"), "{jwt}");
+        assert_eq!(
+            refused(&gateway, "/ws", &[("authorization", &bearer(jwt))]).await.as_deref(),
+            Some("401"),
+            "{jwt}"
+        );
+        assert_eq!(
+            refused(&gateway, &format!("/ws?access_token={jwt}"), &[]).await.as_deref(),
+            Some("401"),
+            "{jwt}"
+        );
         let protocols = format!("tidegate.v1, bearer.{jwt}");
-        assert_eq!(refused(&gateway, "/ws", &[("sec-websocket-protocol", &protocols)]).await.as_deref(), Some("401"), "{jwt}");
+        assert_eq!(
+            refused(&gateway, "/ws", &[("sec-websocket-protocol", &protocols)]).await.as_deref(),
+            Some("401"),
+            "{jwt}"
+        );
     }
     // The first found wins: a good one behind a bad one does not help.
-    let both = refused(&gateway, &format!("/ws?access_token={good}"), &[("authorization", "Bearer garbage")]).await;
+    let both =
+        refused(&gateway, &format!("/ws?access_token={good}"), &[("authorization", "Bearer garbage")]).await;
     assert_eq!(both.as_deref(), Some("401"));
 }
 

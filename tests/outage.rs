@@ -17,7 +17,10 @@ const CHAT: &str = "p2p:42:43";
 const LEASE: std::time::Duration = secs(15);
 
 async fn pair(redis: &Redis) -> (Gateway, Gateway) {
-    tokio::join!(Gateway::start(Options::cluster(redis, "gw-a")), Gateway::start(Options::cluster(redis, "gw-b")))
+    tokio::join!(
+        Gateway::start(Options::cluster(redis, "gw-a")),
+        Gateway::start(Options::cluster(redis, "gw-b"))
+    )
 }
 
 /// Whether the admin interface says that `user` is reachable through `gateway`.
@@ -95,8 +98,16 @@ async fn a_name_in_use_is_refused_and_its_holder_named() {
     let mut phone = Client::connect(&holder, 42, "phone").await;
     let (status, log) = Gateway::refusal(Options::cluster(&redis, "gw-a"), secs(30)).await;
     assert!(!status.success());
-    let traits = [holder.listen.to_string(), holder.admin.to_string(), holder.epoch.to_string(), holder.process_id().to_string()];
-    assert!(log.contains("gw-a") && traits.iter().any(|known| log.contains(known)), "nobody is named in:\n{log}");
+    let traits = [
+        holder.listen.to_string(),
+        holder.admin.to_string(),
+        holder.epoch.to_string(),
+        holder.process_id().to_string(),
+    ];
+    assert!(
+        log.contains("gw-a") && traits.iter().any(|known| log.contains(known)),
+        "nobody is named in:\n{log}"
+    );
     phone.beat().await;
     assert_eq!(holder.http().try_status("/readyz").await, Some(200));
 }
@@ -139,7 +150,11 @@ async fn a_redis_that_is_away_and_comes_back_empty_closes_no_socket() {
     assert!(after.epoch > before.epoch, "a history that was lost kept its epoch");
     bob.expect("the message, or word that the history is another", |payload| match payload {
         Payload::Push(push) if push.server_msg_id == after.server_msg_id => Some(()),
-        Payload::Error(error) if error.code() == ErrorCode::ResyncRequired && error.conversation_id == CHAT => Some(()),
+        Payload::Error(error)
+            if error.code() == ErrorCode::ResyncRequired && error.conversation_id == CHAT =>
+        {
+            Some(())
+        }
         _ => None,
     })
     .await;

@@ -6,7 +6,9 @@ use common::payload::{Frame, custom, delivered, frame, receipt, text, text_of, t
 use common::{Client, Gateway, Options, SOON, eventually, secs};
 use prost::Message;
 use tidegate::proto::envelope::Payload;
-use tidegate::proto::{Custom, Envelope, ErrorCode, Header, Heartbeat, KickReason, MessageType, Receipt, Typing};
+use tidegate::proto::{
+    Custom, Envelope, ErrorCode, Header, Heartbeat, KickReason, MessageType, Receipt, Typing,
+};
 
 const CHAT: &str = "p2p:42:43";
 
@@ -52,7 +54,9 @@ async fn a_missing_device_is_the_default_one_and_unknown_parameters_are_ignored(
 #[tokio::test]
 async fn without_a_valid_identity_the_handshake_is_refused() {
     let gateway = Gateway::start(Options::new()).await;
-    for target in ["/ws", "/ws?device=phone", "/ws?user=0", "/ws?user=-1", "/ws?user=abc", "/ws?user=1&device=a%20b"] {
+    for target in
+        ["/ws", "/ws?device=phone", "/ws?user=0", "/ws?user=-1", "/ws?user=abc", "/ws?user=1&device=a%20b"]
+    {
         match Client::try_open(&gateway, target, &[]).await {
             Ok(_) => panic!("{target} was accepted"),
             Err(status) => assert!(["400", "401"].contains(&status.as_str()), "{target}: {status}"),
@@ -67,7 +71,9 @@ async fn heartbeats_of_both_kinds_are_answered() {
     let mut phone = Client::connect(&gateway, 42, "phone").await;
     phone.beat().await;
     phone.send(Payload::Hb(Heartbeat { client_time: 777, background: false })).await;
-    let ack = phone.expect("a HeartbeatAck", |p| if let Payload::HbAck(ack) = p { Some(ack.clone()) } else { None }).await;
+    let ack = phone
+        .expect("a HeartbeatAck", |p| if let Payload::HbAck(ack) = p { Some(ack.clone()) } else { None })
+        .await;
     assert_eq!(ack.client_time, 777);
     assert!(ack.server_time >= phone.ready.server_time);
     assert!((15_000..=35_000).contains(&ack.next_interval_ms), "{}", ack.next_interval_ms);
@@ -248,7 +254,10 @@ async fn a_repeated_send_is_answered_with_the_original() {
     for device in [&mut phone, &mut laptop] {
         let again = device.store_text(CHAT, "m-1", "once").await;
         assert!(again.duplicate);
-        assert_eq!((&again.server_msg_id, again.seq, again.epoch), (&original.server_msg_id, 1, original.epoch));
+        assert_eq!(
+            (&again.server_msg_id, again.seq, again.epoch),
+            (&original.server_msg_id, 1, original.epoch)
+        );
     }
     phone.send_text(CHAT, "m-1", "something else").await;
     assert_eq!(phone.expect_failed("m-1").await, ErrorCode::Invalid);
@@ -295,7 +304,9 @@ async fn the_same_device_again_replaces_the_older_connection() {
 async fn a_send_that_cannot_be_is_refused_and_harms_nothing() {
     let gateway = Gateway::start(Options::new()).await;
     let mut phone = Client::connect(&gateway, 42, "phone").await;
-    for (n, conversation) in ["", "x", "p2p:43:42", "p2p:42:42", "p2p:042:43", "p2p:42:43:44", "g:", "g:{a}"].iter().enumerate() {
+    for (n, conversation) in
+        ["", "x", "p2p:43:42", "p2p:42:42", "p2p:042:43", "p2p:42:43:44", "g:", "g:{a}"].iter().enumerate()
+    {
         let id = format!("conversation-{n}");
         phone.send_text(conversation, &id, "x").await;
         assert_eq!(phone.expect_failed(&id).await, ErrorCode::Invalid, "{conversation:?}");
@@ -308,7 +319,8 @@ async fn a_send_that_cannot_be_is_refused_and_harms_nothing() {
     }
     for id in ["", "a b", "{a}", &"x".repeat(65)] {
         phone.send_text(CHAT, id, "x").await;
-        let failed = |payload: &Payload| if let Payload::Ack(ack) = payload { ack.error.clone() } else { None };
+        let failed =
+            |payload: &Payload| if let Payload::Ack(ack) = payload { ack.error.clone() } else { None };
         assert_eq!(phone.expect("a refusal", failed).await.code(), ErrorCode::Invalid, "{id:?}");
     }
     let mut empty = text(CHAT, "empty", "");
@@ -337,7 +349,9 @@ async fn who_sends_is_the_gateways_word() {
     let Payload::Custom(mut note) = custom("t", &[43]) else { unreachable!() };
     note.from_user_id = 7;
     let typing = Typing { conversation_id: CHAT.to_owned(), active: true, by_user_id: 7 };
-    let forged = |payload| Envelope { header: Some(header.clone()), payload: Some(payload) }.encode_length_delimited_to_vec();
+    let forged = |payload| {
+        Envelope { header: Some(header.clone()), payload: Some(payload) }.encode_length_delimited_to_vec()
+    };
     phone.send_raw(forged(Payload::Send(text(CHAT, "m-1", "x")))).await;
     phone.expect_stored("m-1").await;
     phone.send_raw(forged(Payload::Typing(typing))).await;

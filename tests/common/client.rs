@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tidegate::proto::envelope::Payload;
-use tidegate::proto::{Ack, AckStatus, Envelope, Error, ErrorCode, Kick, KickReason, Push, Ready, SendMessageReq};
+use tidegate::proto::{
+    Ack, AckStatus, Envelope, Error, ErrorCode, Kick, KickReason, Push, Ready, SendMessageReq,
+};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -60,11 +62,14 @@ impl Client {
         let handshake = tokio_tungstenite::client_async(request, stream);
         let socket = match super::within("a handshake", SOON, handshake).await {
             Ok((socket, response)) => {
-                let chosen = response.headers().get("sec-websocket-protocol").map(|value| value.as_bytes().to_vec());
+                let chosen =
+                    response.headers().get("sec-websocket-protocol").map(|value| value.as_bytes().to_vec());
                 assert_eq!(chosen.as_deref(), Some(&b"tidegate.v1"[..]), "subprotocol");
                 socket
             }
-            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => return Err(response.status().as_u16().to_string()),
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+                return Err(response.status().as_u16().to_string());
+            }
             Err(error) => return Err(error.to_string()),
         };
         Ok(Self { socket, inbox: Vec::new(), ready: Ready::default(), name: target.to_owned() })
@@ -89,7 +94,9 @@ impl Client {
     /// One WebSocket message of these bytes.
     pub async fn send_raw(&mut self, bytes: impl Into<Vec<u8>>) {
         let message = Message::binary(bytes.into());
-        super::within("a write", SOON, self.socket.send(message)).await.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        super::within("a write", SOON, self.socket.send(message))
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name));
     }
 
     /// One frame of one payload.
@@ -154,13 +161,19 @@ impl Client {
 
     /// The next live message.
     pub async fn expect_push(&mut self) -> Push {
-        self.expect("a Push", |payload| if let Payload::Push(push) = payload { Some(push.clone()) } else { None }).await
+        self.expect(
+            "a Push",
+            |payload| if let Payload::Push(push) = payload { Some(push.clone()) } else { None },
+        )
+        .await
     }
 
     /// The answer to the message of this id.
     pub async fn expect_ack(&mut self, id: &str) -> Ack {
         self.expect(&format!("the Ack of {id:?}"), |payload| match payload {
-            Payload::Ack(ack) if ack.client_msg_id == id && ack.status() != AckStatus::Delivered => Some(ack.clone()),
+            Payload::Ack(ack) if ack.client_msg_id == id && ack.status() != AckStatus::Delivered => {
+                Some(ack.clone())
+            }
             _ => None,
         })
         .await
@@ -183,7 +196,9 @@ impl Client {
     /// The DELIVERED ack that says `seq`; lower ones may come before.
     pub async fn expect_delivered(&mut self, conversation: &str, seq: i64) -> Ack {
         self.expect(&format!("DELIVERED up to {seq}"), |payload| match payload {
-            Payload::Ack(ack) => (ack.status() == AckStatus::Delivered && ack.conversation_id == conversation && ack.seq == seq)
+            Payload::Ack(ack) => (ack.status() == AckStatus::Delivered
+                && ack.conversation_id == conversation
+                && ack.seq == seq)
                 .then(|| ack.clone()),
             _ => None,
         })
@@ -192,12 +207,16 @@ impl Client {
 
     /// An Error.
     pub async fn expect_error(&mut self) -> Error {
-        self.expect("an Error", |payload| if let Payload::Error(error) = payload { Some(error.clone()) } else { None }).await
+        self.expect(
+            "an Error",
+            |payload| if let Payload::Error(error) = payload { Some(error.clone()) } else { None },
+        )
+        .await
     }
 
     /// A Kick for `reason`, then the end; returns the close code.
     pub async fn expect_kick(&mut self, reason: KickReason) -> (Kick, Option<u16>) {
-        let pick = |payload: &Payload| if let Payload::Kick(kick) = payload { Some(kick.clone()) } else { None };
+        let pick = |payload: &Payload| if let Payload::Kick(kick) = payload { Some(*kick) } else { None };
         let kick = self.expect("a Kick", pick).await;
         assert_eq!(kick.reason(), reason);
         (kick, self.expect_close().await)
@@ -220,7 +239,9 @@ impl Client {
 
     /// The texts among the pushes that came and were not asked for yet.
     pub fn drain_texts(&mut self) -> Vec<String> {
-        let text = |payload| if let Payload::Push(push) = payload { Some(payload::text_of(&push).to_owned()) } else { None };
+        let text = |payload| {
+            if let Payload::Push(push) = payload { Some(payload::text_of(&push).to_owned()) } else { None }
+        };
         self.drain().into_iter().filter_map(text).collect()
     }
 
@@ -235,7 +256,9 @@ impl Client {
                     self.inbox.extend(payload::frames(message).into_iter().flat_map(unbatched));
                     return Arrival::Frames;
                 }
-                Some(Ok(Message::Close(frame))) => return Arrival::Closed(frame.map(|frame| frame.code.into())),
+                Some(Ok(Message::Close(frame))) => {
+                    return Arrival::Closed(frame.map(|frame| frame.code.into()));
+                }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(other)) => panic!("{}: {other:?}", self.name),
                 Some(Err(_)) | None => return Arrival::Closed(None),
@@ -248,7 +271,9 @@ impl Client {
 fn unbatched(frame: Frame) -> Vec<Frame> {
     match frame {
         Frame::Envelope(Envelope { header, payload: Some(Payload::PushBatch(batch)) }) if !batch.replay => {
-            let push = |push| Frame::Envelope(Envelope { header: header.clone(), payload: Some(Payload::Push(push)) });
+            let push = |push| {
+                Frame::Envelope(Envelope { header: header.clone(), payload: Some(Payload::Push(push)) })
+            };
             batch.messages.into_iter().map(push).collect()
         }
         other => vec![other],

@@ -108,7 +108,9 @@ impl Gateway {
 
     /// Waits for its end.
     pub async fn exit(&mut self, deadline: Duration) -> ExitStatus {
-        wait_exit(&mut self.child, deadline).await.unwrap_or_else(|| panic!("still running after {deadline:?}"))
+        wait_exit(&mut self.child, deadline)
+            .await
+            .unwrap_or_else(|| panic!("still running after {deadline:?}"))
     }
 
     /// The process id.
@@ -124,7 +126,8 @@ impl Gateway {
     async fn start_in(dir: TempDir, options: Options) -> Self {
         let child = spawn(dir.path(), &options);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway = Self { listen: nowhere, admin: nowhere, id: String::new(), epoch: 0, dir, options, child };
+        let mut gateway =
+            Self { listen: nowhere, admin: nowhere, id: String::new(), epoch: 0, dir, options, child };
         gateway.wait_ready().await;
         gateway
     }
@@ -190,7 +193,9 @@ fn spawn(dir: &Path, options: &Options) -> Child {
             command.env_remove(key);
         }
     }
-    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"]).arg(data_path(dir));
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+        .arg(data_path(dir));
     if let Some(url) = &options.redis {
         command.args(["--redis", url]);
     }

@@ -8,6 +8,7 @@ use tidegate::proto::{push, send_message_req};
 
 /// One frame of a WebSocket message.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "a test holds few, and not for long")]
 pub enum Frame {
     /// The single byte `00`.
     Beat,

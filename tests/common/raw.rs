@@ -36,7 +36,11 @@ impl Head {
     /// A header, empty when absent.
     pub fn header(&self, name: &str) -> &str {
         let named = |line: &&str| line.split_once(':').is_some_and(|(key, _)| key.eq_ignore_ascii_case(name));
-        self.text.lines().find(named).and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
+        self.text
+            .lines()
+            .find(named)
+            .and_then(|line| line.split_once(':'))
+            .map_or("", |(_, value)| value.trim())
     }
 }
 
@@ -212,7 +216,8 @@ impl Upgrade {
     }
 
     pub fn text(&self) -> String {
-        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers: String =
+            self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!("{} {} HTTP/1.1\r\n{headers}\r\n", self.method, self.target)
     }
 

@@ -88,7 +88,9 @@ impl Redis {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("cannot start redis-server ({error}): run ./test once, it sets up what the tests need"));
+            .unwrap_or_else(|error| {
+                panic!("cannot start redis-server ({error}): run ./test once, it sets up what the tests need")
+            });
         let end = Instant::now() + START;
         while child.try_wait().unwrap().is_none() && Instant::now() < end {
             // The PONG may be of somebody else's server on the same port.
