@@ -173,6 +173,7 @@ async fn each_is_closed_and_nobody_else_notices(cases: Vec<Case>) {
     let gateway = Gateway::start(Options::new()).await;
     let mut bystander = Client::connect(&gateway, 1, "phone").await;
     for (user, Case(name, bytes, code)) in (100..).zip(cases) {
+        println!("{name}");
         let mut socket = Raw::upgraded(&gateway, user).await;
         socket.write(&bytes).await;
         assert_eq!(socket.closed().await, Some(code), "{name}: {:02x?}", bytes.get(..32).unwrap_or(&bytes));

@@ -19,6 +19,8 @@ use tokio_tungstenite::tungstenite::http::Request;
 use super::payload::{self, Frame};
 use super::{Gateway, SOON};
 
+const ECHO: Duration = Duration::from_secs(2);
+
 /// One device's connection.
 pub struct Client {
     socket: WebSocketStream<TcpStream>,
@@ -257,6 +259,8 @@ impl Client {
                     return Arrival::Frames;
                 }
                 Some(Ok(Message::Close(frame))) => {
+                    // Lets the echo out, which the peer may be waiting for.
+                    let _ = tokio::time::timeout(ECHO, self.socket.next()).await;
                     return Arrival::Closed(frame.map(|frame| frame.code.into()));
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
