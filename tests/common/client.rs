@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tidegate::proto::envelope::Payload;
-use tidegate::proto::{
-    Ack, AckStatus, Envelope, Error, ErrorCode, Kick, KickReason, Push, Ready, SendMessageReq,
-};
+use tidegate::proto::{Ack, Envelope, Ready, SendMessageReq};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -91,8 +89,6 @@ impl Client {
         }
     }
 
-    // --- out ---
-
     /// One WebSocket message of these bytes.
     pub async fn send_raw(&mut self, bytes: impl Into<Vec<u8>>) {
         let message = Message::binary(bytes.into());
@@ -135,8 +131,6 @@ impl Client {
         self.expect_close().await
     }
 
-    // --- in ---
-
     /// The first frame, past or future, that `pick` likes; it is removed.
     pub async fn take<T>(&mut self, what: &str, deadline: Duration, pick: impl Fn(&Frame) -> Option<T>) -> T {
         let end = tokio::time::Instant::now() + deadline;
@@ -159,69 +153,6 @@ impl Client {
     /// The same over payloads.
     pub async fn expect<T>(&mut self, what: &str, pick: impl Fn(&Payload) -> Option<T>) -> T {
         self.take(what, SOON, |frame| payload_of(frame).and_then(&pick)).await
-    }
-
-    /// The next live message.
-    pub async fn expect_push(&mut self) -> Push {
-        self.expect(
-            "a Push",
-            |payload| if let Payload::Push(push) = payload { Some(push.clone()) } else { None },
-        )
-        .await
-    }
-
-    /// The answer to the message of this id.
-    pub async fn expect_ack(&mut self, id: &str) -> Ack {
-        self.expect(&format!("the Ack of {id:?}"), |payload| match payload {
-            Payload::Ack(ack) if ack.client_msg_id == id && ack.status() != AckStatus::Delivered => {
-                Some(ack.clone())
-            }
-            _ => None,
-        })
-        .await
-    }
-
-    /// That answer, which must be STORED.
-    pub async fn expect_stored(&mut self, id: &str) -> Ack {
-        let ack = self.expect_ack(id).await;
-        assert_eq!(ack.status(), AckStatus::Stored, "{ack:?}");
-        ack
-    }
-
-    /// That answer, which must be FAILED; returns why.
-    pub async fn expect_failed(&mut self, id: &str) -> ErrorCode {
-        let ack = self.expect_ack(id).await;
-        assert_eq!(ack.status(), AckStatus::Failed, "{ack:?}");
-        ack.error.as_ref().unwrap_or_else(|| panic!("no error in {ack:?}")).code()
-    }
-
-    /// The DELIVERED ack that says `seq`; lower ones may come before.
-    pub async fn expect_delivered(&mut self, conversation: &str, seq: i64) -> Ack {
-        self.expect(&format!("DELIVERED up to {seq}"), |payload| match payload {
-            Payload::Ack(ack) => (ack.status() == AckStatus::Delivered
-                && ack.conversation_id == conversation
-                && ack.seq == seq)
-                .then(|| ack.clone()),
-            _ => None,
-        })
-        .await
-    }
-
-    /// An Error.
-    pub async fn expect_error(&mut self) -> Error {
-        self.expect(
-            "an Error",
-            |payload| if let Payload::Error(error) = payload { Some(error.clone()) } else { None },
-        )
-        .await
-    }
-
-    /// A Kick for `reason`, then the end; returns the close code.
-    pub async fn expect_kick(&mut self, reason: KickReason) -> (Kick, Option<u16>) {
-        let pick = |payload: &Payload| if let Payload::Kick(kick) = payload { Some(*kick) } else { None };
-        let kick = self.expect("a Kick", pick).await;
-        assert_eq!(kick.reason(), reason);
-        (kick, self.expect_close().await)
     }
 
     /// Reads until the connection ends; the close code, or `None` without one.

@@ -14,6 +14,7 @@
 )]
 
 pub mod client;
+mod expect;
 pub mod gateway;
 pub mod http;
 pub mod payload;
