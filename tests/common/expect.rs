@@ -1,0 +1,71 @@
+//! What a client may wait for, by name.
+
+use tidegate::proto::envelope::Payload;
+use tidegate::proto::{Ack, AckStatus, Error, ErrorCode, Kick, KickReason, Push};
+
+use super::Client;
+
+impl Client {
+    /// The next live message.
+    pub async fn expect_push(&mut self) -> Push {
+        self.expect(
+            "a Push",
+            |payload| if let Payload::Push(push) = payload { Some(push.clone()) } else { None },
+        )
+        .await
+    }
+
+    /// The answer to the message of this id.
+    pub async fn expect_ack(&mut self, id: &str) -> Ack {
+        self.expect(&format!("the Ack of {id:?}"), |payload| match payload {
+            Payload::Ack(ack) if ack.client_msg_id == id && ack.status() != AckStatus::Delivered => {
+                Some(ack.clone())
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// That answer, which must be STORED.
+    pub async fn expect_stored(&mut self, id: &str) -> Ack {
+        let ack = self.expect_ack(id).await;
+        assert_eq!(ack.status(), AckStatus::Stored, "{ack:?}");
+        ack
+    }
+
+    /// That answer, which must be FAILED; returns why.
+    pub async fn expect_failed(&mut self, id: &str) -> ErrorCode {
+        let ack = self.expect_ack(id).await;
+        assert_eq!(ack.status(), AckStatus::Failed, "{ack:?}");
+        ack.error.as_ref().unwrap_or_else(|| panic!("no error in {ack:?}")).code()
+    }
+
+    /// The DELIVERED ack that says `seq`; lower ones may come before.
+    pub async fn expect_delivered(&mut self, conversation: &str, seq: i64) -> Ack {
+        self.expect(&format!("DELIVERED up to {seq}"), |payload| match payload {
+            Payload::Ack(ack) => (ack.status() == AckStatus::Delivered
+                && ack.conversation_id == conversation
+                && ack.seq == seq)
+                .then(|| ack.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// An Error.
+    pub async fn expect_error(&mut self) -> Error {
+        self.expect(
+            "an Error",
+            |payload| if let Payload::Error(error) = payload { Some(error.clone()) } else { None },
+        )
+        .await
+    }
+
+    /// A Kick for `reason`, then the end; returns the close code.
+    pub async fn expect_kick(&mut self, reason: KickReason) -> (Kick, Option<u16>) {
+        let pick = |payload: &Payload| if let Payload::Kick(kick) = payload { Some(*kick) } else { None };
+        let kick = self.expect("a Kick", pick).await;
+        assert_eq!(kick.reason(), reason);
+        (kick, self.expect_close().await)
+    }
+}

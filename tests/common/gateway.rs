@@ -1,0 +1,237 @@
+//! A gateway process of the test's own.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::Http;
+
+const READY: Duration = Duration::from_secs(30);
+
+/// What differs from `tidegate serve` on ephemeral ports.
+#[derive(Default, Clone)]
+pub struct Options {
+    redis: Option<String>,
+    gateway_id: Option<String>,
+    config: Option<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Alone, defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One of many, on this Redis, under this name.
+    pub fn cluster(redis: &super::Redis, gateway_id: &str) -> Self {
+        Self { redis: Some(redis.url()), gateway_id: Some(gateway_id.to_owned()), ..Self::default() }
+    }
+
+    /// With a configuration file of this text.
+    pub fn config(mut self, toml: impl Into<String>) -> Self {
+        self.config = Some(toml.into());
+        self
+    }
+
+    /// With one more environment variable.
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// One process; killed on drop. Its output is printed when the test fails.
+pub struct Gateway {
+    /// Where WebSockets are accepted.
+    pub listen: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// The name it runs under.
+    pub id: String,
+    /// Of this start.
+    pub epoch: u64,
+    dir: TempDir,
+    options: Options,
+    child: Child,
+}
+
+impl Gateway {
+    /// Starts one and waits until it is ready.
+    pub async fn start(options: Options) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), options).await
+    }
+
+    /// Starts again in the directory of a gateway that was killed.
+    pub async fn restart(self) -> Self {
+        let Parts { dir, options } = self.into_parts();
+        Self::start_in(dir, options).await
+    }
+
+    /// Starts one that is expected to give up; returns how it ended and what
+    /// it said.
+    pub async fn refusal(options: Options, deadline: Duration) -> (ExitStatus, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = spawn(dir.path(), &options);
+        let status = wait_exit(&mut child, deadline).await;
+        let log = fs::read_to_string(log_path(dir.path())).unwrap_or_default();
+        let Some(status) = status else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("still running after {deadline:?}:\n{log}");
+        };
+        (status, log)
+    }
+
+    /// The admin interface.
+    pub fn http(&self) -> Http {
+        Http::new(self.admin)
+    }
+
+    /// Ends the process as a power cut would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        kill(self.pid(), Signal::SIGTERM).unwrap();
+    }
+
+    /// Waits for its end.
+    pub async fn exit(&mut self, deadline: Duration) -> ExitStatus {
+        wait_exit(&mut self.child, deadline)
+            .await
+            .unwrap_or_else(|| panic!("still running after {deadline:?}"))
+    }
+
+    /// The process id.
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All it wrote so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(log_path(self.dir.path())).unwrap_or_default()
+    }
+
+    async fn start_in(dir: TempDir, options: Options) -> Self {
+        let child = spawn(dir.path(), &options);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut gateway =
+            Self { listen: nowhere, admin: nowhere, id: String::new(), epoch: 0, dir, options, child };
+        gateway.wait_ready().await;
+        gateway
+    }
+
+    async fn wait_ready(&mut self) {
+        let end = Instant::now() + READY;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the gateway ended at start: {status}");
+            }
+            if self.read_run_file() && self.http().try_status("/readyz").await == Some(200) {
+                return;
+            }
+            assert!(Instant::now() < end, "the gateway is not ready within {READY:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Takes the addresses from `run.json`, unless it is of an earlier start.
+    fn read_run_file(&mut self) -> bool {
+        let Ok(text) = fs::read_to_string(data_path(self.dir.path()).join("run.json")) else { return false };
+        let run: Value = serde_json::from_str(&text).expect("run.json is written atomically");
+        if run["pid"].as_u64() != Some(u64::from(self.child.id())) {
+            return false;
+        }
+        self.listen = run["listen"].as_str().unwrap().parse().unwrap();
+        self.admin = run["admin"].as_str().unwrap().parse().unwrap();
+        self.id = run["gatewayId"].as_str().unwrap().to_owned();
+        self.epoch = run["epoch"].as_u64().unwrap();
+        true
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    fn into_parts(mut self) -> Parts {
+        self.kill();
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        Parts { dir, options: self.options.clone() }
+    }
+}
+
+struct Parts {
+    dir: TempDir,
+    options: Options,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- gateway {} ---\n{}", self.id, self.log());
+        }
+    }
+}
+
+fn spawn(dir: &Path, options: &Options) -> Child {
+    let log = File::options().create(true).append(true).open(log_path(dir)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    for (key, _) in std::env::vars_os() {
+        if key.to_string_lossy().starts_with("TIDEGATE_") {
+            command.env_remove(key);
+        }
+    }
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+        .arg(data_path(dir));
+    if let Some(url) = &options.redis {
+        command.args(["--redis", url]);
+    }
+    if let Some(id) = &options.gateway_id {
+        command.args(["--gateway-id", id]);
+    }
+    if let Some(toml) = &options.config {
+        let path = dir.join("tidegate.toml");
+        fs::write(&path, toml).unwrap();
+        command.arg("--config").arg(path);
+    }
+    command
+        .envs(options.env.iter().map(|(key, value)| (key, value)))
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+async fn wait_exit(child: &mut Child, deadline: Duration) -> Option<ExitStatus> {
+    let end = Instant::now() + deadline;
+    while Instant::now() < end {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    None
+}
+
+fn data_path(dir: &Path) -> PathBuf {
+    dir.join("data")
+}
+
+fn log_path(dir: &Path) -> PathBuf {
+    dir.join("gateway.log")
+}
