@@ -11,3 +11,7 @@ pub mod bus;
 pub mod store;
 pub mod message;
 pub mod pipeline;
+
+pub mod net;
+pub mod ws;
+pub mod session;

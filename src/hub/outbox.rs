@@ -163,29 +163,32 @@ impl Outbox {
         }
     }
 
-    /// Moves every queued frame to `into` and remembers whom to wake for the
-    /// next one. Called by the connection's task only.
-    pub fn drain(&self, into: &mut VecDeque<Frame>, waker: &Waker) -> Option<Ending> {
+    /// Takes every queued frame, and remembers whom to wake for the next one.
+    /// Called by the connection's task only, which gives back what the kernel
+    /// did not take ([`Self::restore`]).
+    pub fn take(&self, waker: &Waker) -> (VecDeque<Frame>, Option<Ending>) {
         let mut state = self.state.lock();
-        if into.is_empty() {
-            std::mem::swap(into, &mut state.queue);
-        } else {
-            into.append(&mut state.queue);
-        }
         match &mut state.waker {
             Some(known) if known.will_wake(waker) => {}
             other => *other = Some(waker.clone()),
         }
-        state.ending
+        (std::mem::take(&mut state.queue), state.ending)
     }
 
-    /// The kernel took `frames` whole frames of `bytes` in all.
-    pub fn written(&self, bytes: usize, frames: usize) {
+    /// Gives back a taken queue, after the kernel took `frames` whole frames
+    /// of `bytes` in all. An empty one gives back its memory for reuse.
+    pub fn restore(&self, mut queue: VecDeque<Frame>, bytes: usize, frames: usize) {
         let mut state = self.state.lock();
         state.bytes = state.bytes.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
         state.frames = state.frames.saturating_sub(u32::try_from(frames).unwrap_or(u32::MAX));
-        if state.queue.is_empty() && state.queue.capacity() > 0 && state.frames == 0 {
-            // Idle again: a burst's memory goes back.
+        queue.append(&mut state.queue);
+        state.queue = queue;
+    }
+
+    /// Gives back the memory of an empty queue.
+    pub fn shrink(&self) {
+        let mut state = self.state.lock();
+        if state.queue.is_empty() {
             state.queue = VecDeque::new();
         }
     }
@@ -221,9 +224,7 @@ mod tests {
         let outbox = Outbox::default();
         assert!(outbox.push(frame(Class::Push, 60), LIMITS));
         assert!(!outbox.push(frame(Class::Push, 60), LIMITS), "too many bytes");
-        let mut out = VecDeque::new();
-        let ending = outbox.drain(&mut out, Waker::noop());
-        assert_eq!(ending, Some(Ending::of(CloseReason::SlowConsumer)));
+        assert_eq!(outbox.take(Waker::noop()).1, Some(Ending::of(CloseReason::SlowConsumer)));
 
         let outbox = Outbox::default();
         for _ in 0..4 {
@@ -238,19 +239,30 @@ mod tests {
         assert!(outbox.push(frame(Class::Push, 60), LIMITS));
         assert!(!outbox.push(frame(Class::Ephemeral, 1), LIMITS));
         assert!(outbox.push(frame(Class::Push, 10), LIMITS));
-        assert_eq!(outbox.drain(&mut VecDeque::new(), Waker::noop()), None);
+        assert_eq!(outbox.take(Waker::noop()).1, None);
     }
 
     #[test]
     fn bytes_count_until_the_kernel_has_them() {
         let outbox = Outbox::default();
-        let mut out = VecDeque::new();
         assert!(outbox.push(frame(Class::Push, 80), LIMITS));
-        outbox.drain(&mut out, Waker::noop());
+        let (mut out, _) = outbox.take(Waker::noop());
         assert_eq!(outbox.backlog(), (1, 80));
         assert!(!outbox.push(frame(Class::Ephemeral, 30), LIMITS));
-        outbox.written(80, 1);
+        out.clear();
+        outbox.restore(out, 80, 1);
         assert!(outbox.push(frame(Class::Ephemeral, 30), LIMITS));
+    }
+
+    #[test]
+    fn what_the_kernel_did_not_take_stays_in_front() {
+        let outbox = Outbox::default();
+        assert!(outbox.push(frame(Class::Push, 1), LIMITS));
+        let (out, _) = outbox.take(Waker::noop());
+        assert!(outbox.push(frame(Class::Push, 2), LIMITS));
+        outbox.restore(out, 0, 0);
+        let sizes: Vec<_> = outbox.take(Waker::noop()).0.iter().map(|f| f.bytes.len()).collect();
+        assert_eq!(sizes, [1, 2]);
     }
 
     #[test]
@@ -259,7 +271,7 @@ mod tests {
         assert!(outbox.end(Ending::of(CloseReason::Replaced)));
         assert!(!outbox.end(Ending::of(CloseReason::Shutdown)));
         assert!(!outbox.push(frame(Class::Control, 1), LIMITS));
-        let ending = outbox.drain(&mut VecDeque::new(), Waker::noop());
+        let (_, ending) = outbox.take(Waker::noop());
         assert_eq!(ending.map(|e| e.reason), Some(CloseReason::Replaced));
     }
 }

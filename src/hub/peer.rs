@@ -108,7 +108,12 @@ impl Peer {
         let _ = self.stalled.compare_exchange(0, now_ms.max(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Something was written.
+    /// Something was written, but not all: the clock starts again.
+    pub fn restall(&self, now_ms: u64) {
+        self.stalled.store(now_ms.max(1), Ordering::Relaxed);
+    }
+
+    /// Everything was written.
     pub fn unstall(&self) {
         self.stalled.store(0, Ordering::Relaxed);
     }

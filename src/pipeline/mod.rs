@@ -32,7 +32,7 @@ pub use inbox::Inbox;
 pub use kick::KickRequest;
 pub use pull::Pull;
 pub use relay::{Relay, RelayTo};
-pub use send::{Origin, SendOutcome, SendRequest};
+pub use send::{Origin, SendOutcome, SendRequest, failed};
 
 use crate::bus::Bus;
 use crate::hub::{Hub, Peer};

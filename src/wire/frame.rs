@@ -32,6 +32,12 @@ impl<'a> Frames<'a> {
         Self { rest: message, fresh: true }
     }
 
+    /// What was not iterated over yet.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn step(&mut self) -> Result<&'a [u8], FrameError> {
         let (length, used) = decode_varint(self.rest)?.ok_or(FrameError::Truncated)?;
         let body = self.rest.get(used..).unwrap_or_default();

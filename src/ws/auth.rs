@@ -53,6 +53,13 @@ pub enum AuthMode {
     Jwt,
 }
 
+impl std::fmt::Debug for Authenticator {
+    /// Without its keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authenticator").field("mode", &self.mode()).finish_non_exhaustive()
+    }
+}
+
 /// Judges credentials.
 pub struct Authenticator {
     /// `None` = mode none.

@@ -1,0 +1,79 @@
+//! Socket options, each with its reason.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SetStruct;
+use nix::{setsockopt_impl, sockopt_impl};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+sockopt_impl!(
+    /// Completes `accept` only once the client's request is there.
+    DeferAccept, SetOnly, nix::libc::IPPROTO_TCP, nix::libc::TCP_DEFER_ACCEPT, i32, SetStruct<i32>
+);
+
+/// Connections the kernel completes ahead of `accept`; cut by
+/// `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// A silent connect wakes nobody for this long, seconds.
+const DEFER_ACCEPT_S: i32 = 2;
+/// How long written bytes may stay unacknowledged before the kernel gives the
+/// peer up. Longer than any reader may stall: that case has its own answer.
+const USER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Unsent bytes the kernel holds before it calls the socket writable again:
+/// a slow reader's backlog stays in the outbox, where it is bounded.
+const NOTSENT_LOWAT: u32 = 128 * 1024;
+/// Heartbeats find dead peers sooner; this is for those behind a proxy that
+/// answers for them.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A bound socket that does not listen yet: a connect is refused, not left
+/// waiting, until the gateway can serve it.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+}
+
+impl Listener {
+    /// Binds; port 0 draws one.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restart must not wait for the connections of the last run.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        // Inherited by accepted sockets.
+        socket.set_tcp_nodelay(true)?;
+        setsockopt(&socket, DeferAccept, &DEFER_ACCEPT_S)?;
+        socket.bind(&address.into())?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket })
+    }
+
+    /// The address it got.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))
+    }
+
+    /// Begins to accept.
+    pub fn listen(self) -> io::Result<TcpListener> {
+        self.socket.listen(BACKLOG)?;
+        TcpListener::from_std(self.socket.into())
+    }
+}
+
+/// Sets what an accepted socket does not inherit, or must not rely on
+/// inheriting.
+pub fn tune(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive)
+}

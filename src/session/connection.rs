@@ -1,0 +1,366 @@
+//! The connection actor.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use tracing::event;
+
+use super::Context;
+use super::bucket::Bucket;
+use super::outbound::{Written, count_dropped, poll_flush};
+use crate::hub::{Ending, Frame, Peer};
+use crate::telemetry::{FrameKind, metrics};
+use crate::types::{CloseReason, monotonic_ms};
+use crate::wire::pb::{Kick, KickReason};
+use crate::wire::{Event, Frames, Inbound, Payload, close_frame, encode, pong_frame, reply};
+
+/// Bytes read at a time, into a buffer that the connections of one worker
+/// thread share.
+const SCRATCH: usize = 64 * 1024;
+/// Reads of one turn, before others get theirs.
+const READS_PER_TURN: u32 = 4;
+/// Sends in flight above which a connection is not read.
+const MAX_IN_FLIGHT: u32 = 512;
+/// How long a close may take: the last bytes out, the peer's end in.
+const LINGER: Duration = Duration::from_secs(2);
+
+thread_local! {
+    static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
+}
+
+/// A live WebSocket. As a future it ends when the connection has ended; it
+/// holds no buffer while nothing is unfinished.
+pub struct Connection {
+    /// `None` once it lingers.
+    stream: Option<TcpStream>,
+    peer: Arc<Peer>,
+    context: Arc<Context>,
+    inbound: Inbound,
+    /// Bytes of the outbox's first frame that left already.
+    offset: usize,
+    bucket: Bucket,
+    closing: Option<Closing>,
+    linger: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What is left to say before the end.
+#[derive(Debug, Clone)]
+struct Closing {
+    reason: CloseReason,
+    /// Code and text of the Close frame; `None` = none is sent.
+    close: Option<(u16, String)>,
+    kick: Option<Kick>,
+    said: bool,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer.identity).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Of an upgraded socket. `inbound` holds what came unfinished with the
+    /// handshake.
+    #[must_use]
+    pub fn new(
+        stream: TcpStream,
+        peer: Arc<Peer>,
+        context: Arc<Context>,
+        inbound: Inbound,
+        frames_per_second: Option<u32>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let bucket = Bucket::new(frames_per_second, monotonic_ms());
+        Self {
+            stream: Some(stream),
+            peer,
+            context,
+            inbound,
+            offset: 0,
+            bucket,
+            closing: None,
+            linger: None,
+            _permit: permit,
+        }
+    }
+
+    /// Takes a message that came with the handshake.
+    pub(super) fn accept(&mut self, message: &[u8]) {
+        let mut taker = Taker {
+            context: &self.context,
+            peer: &self.peer,
+            bucket: &mut self.bucket,
+            now_ms: monotonic_ms(),
+            closing: None,
+        };
+        let _ = taker.take(Event::Message(message));
+        self.closing = self.closing.take().or(taker.closing);
+    }
+
+    fn turn(&mut self, cx: &mut TaskContext<'_>) -> Poll<CloseReason> {
+        let mut reads = 0;
+        loop {
+            let mut read = Poll::Pending;
+            if self.closing.is_none() && self.peer.in_flight() < MAX_IN_FLIGHT {
+                read = self.poll_read(cx);
+            }
+            if let Poll::Ready(ControlFlow::Break(reason)) = read {
+                return Poll::Ready(reason);
+            }
+            if let Poll::Ready(reason) = self.poll_write(cx) {
+                return Poll::Ready(reason);
+            }
+            if read.is_pending() {
+                return Poll::Pending;
+            }
+            reads += 1;
+            if reads == READS_PER_TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Ready = something was read; breaks when there is nothing more to come.
+    fn poll_read(&mut self, cx: &mut TaskContext<'_>) -> Poll<ControlFlow<CloseReason>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone));
+        };
+        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let bytes = buffer.filled_mut();
+            if bytes.is_empty() {
+                return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone));
+            }
+            let now_ms = monotonic_ms();
+            metrics().bytes_in.increment(u64::try_from(bytes.len()).unwrap_or(0));
+            self.peer.seen(now_ms);
+            let mut taker = Taker {
+                context: &self.context,
+                peer: &self.peer,
+                bucket: &mut self.bucket,
+                now_ms,
+                closing: None,
+            };
+            let mut whole = false;
+            let limit = self.context.limits.max_frame_bytes;
+            let fed = self.inbound.feed(bytes, limit, |event| {
+                whole = true;
+                taker.take(event)
+            });
+            self.closing = match (fed, taker.closing) {
+                (_, Some(closing)) => Some(closing),
+                (Err(violation), None) => Some(closing(violation.close_reason(), &violation.to_string())),
+                (Ok(_), None) => None,
+            };
+            self.peer.set_partial(self.inbound.is_partial(), whole, now_ms);
+            Poll::Ready(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Ready = all is said, or cannot be.
+    fn poll_write(&mut self, cx: &mut TaskContext<'_>) -> Poll<CloseReason> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(CloseReason::PeerGone) };
+        let (mut queue, ending) = self.peer.outbox.take(cx.waker());
+        if let Some(ending) = ending.filter(|_| self.closing.is_none()) {
+            self.closing = Some(Closing::asked(ending));
+        }
+        if let Some(closing) = self.closing.as_mut().filter(|closing| !closing.said) {
+            closing.say(&mut queue, self.offset);
+        }
+        if queue.is_empty() {
+            self.peer.outbox.restore(queue, 0, 0);
+            return self.closing.as_ref().map_or(Poll::Pending, |closing| Poll::Ready(closing.reason));
+        }
+        let mut written = Written::default();
+        let flushed = poll_flush(stream, &mut queue, &mut self.offset, cx, &mut written);
+        self.peer.outbox.restore(queue, written.bytes, written.frames);
+        match flushed {
+            Poll::Ready(Ok(())) => self.peer.unstall(),
+            Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::PeerGone),
+            Poll::Pending if written.frames > 0 => self.peer.restall(monotonic_ms()),
+            Poll::Pending => self.peer.stall(monotonic_ms()),
+        }
+        // What is left to say at the end is said lingering, under a deadline.
+        self.closing.as_ref().map_or(Poll::Pending, |closing| Poll::Ready(closing.reason))
+    }
+
+    /// Out of the hub and the route; the socket lingers for its last bytes.
+    fn finish(&mut self, reason: CloseReason) {
+        let reason = self.closing.as_ref().map_or(reason, |closing| closing.reason);
+        self.context.pipeline.detach(&self.peer, reason);
+        metrics().count_closed(reason);
+        log(&self.peer, reason);
+        let left = self.peer.outbox.close();
+        count_dropped(&left, reason == CloseReason::SlowConsumer);
+        let stream = self.stream.take();
+        let offset = self.offset;
+        let sends_close = reason.row().code.is_some();
+        self.linger = Some(Box::pin(async move {
+            if let Some(stream) = stream.filter(|_| sends_close) {
+                let _ = timeout(LINGER, linger(stream, left, offset)).await;
+            }
+        }));
+    }
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            match this.turn(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(reason) => this.finish(reason),
+            }
+        }
+        this.linger.as_mut().map_or(Poll::Ready(()), |linger| linger.as_mut().poll(cx))
+    }
+}
+
+impl Drop for Connection {
+    /// A runtime that shuts down drops connections that have not ended.
+    fn drop(&mut self) {
+        if self.linger.is_none() {
+            self.context.pipeline.ports().hub.remove(&self.peer);
+        }
+    }
+}
+
+/// The last bytes, our end, and the peer's: closing with unread bytes in the
+/// kernel would reset the connection and lose the Close frame.
+async fn linger(mut stream: TcpStream, left: VecDeque<Frame>, offset: usize) -> std::io::Result<()> {
+    let mut skip = offset;
+    for frame in left {
+        stream.write_all(frame.bytes.get(std::mem::take(&mut skip)..).unwrap_or_default()).await?;
+    }
+    stream.shutdown().await?;
+    let mut sink = [0; 1024];
+    while stream.read(&mut sink).await? > 0 {}
+    Ok(())
+}
+
+fn log(peer: &Peer, reason: CloseReason) {
+    let (user, device, conn) = (peer.identity.user, &peer.identity.device, peer.identity.conn);
+    macro_rules! at {
+        ($level:expr) => {
+            event!($level, %user, %device, %conn, reason = reason.row().label, "connection closed")
+        };
+    }
+    match reason.row().level {
+        tracing::Level::ERROR => at!(tracing::Level::ERROR),
+        tracing::Level::WARN => at!(tracing::Level::WARN),
+        tracing::Level::INFO => at!(tracing::Level::INFO),
+        _ => at!(tracing::Level::DEBUG),
+    }
+}
+
+fn closing(reason: CloseReason, text: &str) -> Closing {
+    let close = reason.row().code.map(|code| (code, text.to_owned()));
+    Closing { reason, close, kick: None, said: false }
+}
+
+impl Closing {
+    fn asked(ending: Ending) -> Self {
+        let kick = match ending.reason {
+            CloseReason::Replaced => Some(KickReason::Replaced),
+            CloseReason::Kicked => Some(KickReason::Admin),
+            CloseReason::TokenExpired => Some(KickReason::TokenExpired),
+            CloseReason::SlowConsumer => Some(KickReason::SlowConsumer),
+            _ => None,
+        };
+        let kick = kick.map(|reason| Kick {
+            reason: reason.into(),
+            may_reconnect: ending.may_reconnect,
+            retry_after_ms: 0,
+        });
+        Self { kick, ..closing(ending.reason, ending.reason.row().text) }
+    }
+
+    /// Puts the last frames behind `queue`; a slow consumer's backlog goes,
+    /// but for the frame it has a part of.
+    fn say(&mut self, queue: &mut VecDeque<Frame>, offset: usize) {
+        self.said = true;
+        if self.reason == CloseReason::SlowConsumer {
+            let keep = usize::from(offset > 0 && !queue.is_empty());
+            let dropped = queue.split_off(keep);
+            count_dropped(&dropped, true);
+        }
+        if let Some(kick) = self.kick.take() {
+            queue.push_back(Frame::control(encode(&reply("", Payload::Kick(kick))), FrameKind::Other));
+        }
+        if let Some((code, text)) = self.close.take() {
+            queue.push_back(Frame::control(close_frame(code, &text), FrameKind::WebSocket));
+        }
+    }
+}
+
+/// Takes whole WebSocket messages apart.
+struct Taker<'a> {
+    context: &'a Arc<Context>,
+    peer: &'a Arc<Peer>,
+    bucket: &'a mut Bucket,
+    now_ms: u64,
+    closing: Option<Closing>,
+}
+
+impl Taker<'_> {
+    fn take(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        match event {
+            Event::Message(message) => {
+                for frame in Frames::new(message) {
+                    let taken = match frame {
+                        Ok(frame) => self.context.take_frame(self.peer, frame),
+                        Err(error) => Err((CloseReason::InvalidPayload, error.to_string())),
+                    };
+                    if let Err((reason, text)) = taken {
+                        return self.close(closing(reason, &text));
+                    }
+                    self.charge()?;
+                }
+                ControlFlow::Continue(())
+            }
+            Event::Ping(payload) => {
+                self.charge()?;
+                metrics().count_in(FrameKind::WebSocket);
+                self.peer.answer(Frame::control(pong_frame(payload), FrameKind::WebSocket));
+                ControlFlow::Continue(())
+            }
+            Event::Pong => self.charge(),
+            Event::Close(code) => {
+                // The code is echoed; without one, 1000 says the same.
+                let close = Some((code.unwrap_or(1000), String::new()));
+                self.close(Closing { reason: CloseReason::PeerClosed, close, kick: None, said: false })
+            }
+        }
+    }
+
+    fn charge(&mut self) -> ControlFlow<()> {
+        if self.bucket.take(self.now_ms) {
+            return ControlFlow::Continue(());
+        }
+        self.close(closing(CloseReason::RateLimited, CloseReason::RateLimited.row().text))
+    }
+
+    fn close(&mut self, closing: Closing) -> ControlFlow<()> {
+        self.closing = Some(closing);
+        ControlFlow::Break(())
+    }
+}

@@ -1,0 +1,196 @@
+//! From an accepted socket to a running [`Connection`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::connection::Connection;
+use super::dispatch::Fatal;
+use super::identify::{Opening, read_opening};
+use super::{Context, identify};
+use crate::hub::{Frame, PeerIdentity};
+use crate::store::Conversations;
+use crate::telemetry::{FrameKind, metrics};
+use crate::types::{CloseReason, unix_ms};
+use crate::wire::pb::{ErrorCode, Ready};
+use crate::wire::{Payload, close_frame, encode, error, reply};
+use crate::ws::auth::{AuthMode, Identity};
+use crate::ws::handshake::{HandshakeError, Refusal, Upgrade};
+
+/// How long a client has to name itself, or its positions, after the upgrade.
+const IDENTIFY: Duration = Duration::from_secs(5);
+/// How long a refused client has to read why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves one accepted socket: handshake, credentials, bind, `Ready`; then the
+/// connection runs in a task of its own and this one ends.
+pub async fn establish(context: Arc<Context>, mut stream: TcpStream, from: SocketAddr, permit: OwnedSemaphorePermit) {
+    let started = Instant::now();
+    let shaken = timeout(context.limits.handshake, shake(&context, &mut stream)).await;
+    let shaken = match shaken {
+        Ok(Ok(shaken)) => shaken,
+        Ok(Err(HandshakeError::Refused(refusal))) => {
+            let unauthenticated = refusal.status.starts_with("401");
+            let m = metrics();
+            if unauthenticated { &m.handshake_unauthenticated } else { &m.handshake_refused }.increment(1);
+            debug!(%from, status = refusal.status, reason = refusal.message, "handshake refused");
+            return refuse(stream, &refusal).await;
+        }
+        Ok(Err(HandshakeError::Io(error))) => {
+            metrics().handshake_error.increment(1);
+            debug!(%from, %error, "handshake failed");
+            return;
+        }
+        Err(_) => {
+            metrics().handshake_timeout.increment(1);
+            return refuse(stream, &Refusal::timeout()).await;
+        }
+    };
+    match name(&context, &mut stream, shaken).await {
+        Ok((identity, opening)) => run(context, stream, from, identity, opening, permit, started).await,
+        Err((reason, text)) => {
+            metrics().handshake_unauthenticated.increment(1);
+            metrics().count_closed(reason);
+            debug!(%from, reason = reason.row().label, "not identified");
+            part(stream, reason, &text).await;
+        }
+    }
+}
+
+/// After the 101.
+struct Shaken {
+    identity: Option<Identity>,
+    device: Option<String>,
+    resume: bool,
+    early: Vec<u8>,
+}
+
+async fn shake(context: &Context, stream: &mut TcpStream) -> Result<Shaken, HandshakeError> {
+    let upgrade = Upgrade::read(stream, &context.origins).await?;
+    let device = upgrade.device.as_deref();
+    let identity = match (context.authenticator.mode(), &upgrade.token) {
+        (AuthMode::None, _) => Some(context.authenticator.anonymous(upgrade.user.as_deref(), device)),
+        (AuthMode::Jwt, Some(token)) => Some(context.authenticator.verify(token, device)),
+        (AuthMode::Jwt, None) => None,
+    };
+    let identity = identity.transpose().map_err(|error| Refusal::unauthorized(error.to_string()))?;
+    let (device, resume) = (upgrade.device.clone(), upgrade.resume);
+    let early = upgrade.accept(stream).await?;
+    Ok(Shaken { identity, device, resume, early })
+}
+
+/// Waits for the `Identify` where there must be one.
+async fn name(context: &Context, stream: &mut TcpStream, shaken: Shaken) -> Result<(Identity, Opening), Fatal> {
+    let Shaken { identity, device, resume, early } = shaken;
+    let mut opening = Opening::default();
+    let max_message = context.limits.max_frame_bytes;
+    if let Some(identity) = identity {
+        if resume {
+            // A client that does not say what it has is served without.
+            match timeout(IDENTIFY, read_opening(stream, &mut opening, early, max_message)).await {
+                Ok(Err(fatal)) => return Err(fatal),
+                Ok(Ok(())) | Err(_) => {}
+            }
+        } else {
+            identify::take_early(&mut opening, early, max_message)?;
+        }
+        return Ok((identity, opening));
+    }
+    let unauthenticated = |text: &str| (CloseReason::Unauthenticated, text.to_owned());
+    match timeout(IDENTIFY, read_opening(stream, &mut opening, early, max_message)).await {
+        Ok(read) => read?,
+        Err(_) => return Err(unauthenticated("no identify in time")),
+    }
+    let Some(identify) = &opening.identify else {
+        return Err(unauthenticated("the first frame must be identify"));
+    };
+    let device = Some(identify.device_id.clone()).filter(|id| !id.is_empty()).or(device);
+    match context.authenticator.verify(&identify.token, device.as_deref()) {
+        Ok(identity) => Ok((identity, opening)),
+        Err(refused) => {
+            let text = refused.to_string();
+            let error = error(ErrorCode::Unauthenticated, text.clone());
+            // The close says it too; this one says it to programs.
+            let _ = stream.write_all(&encode(&reply("", Payload::Error(error)))).await;
+            Err((CloseReason::Unauthenticated, text))
+        }
+    }
+}
+
+async fn run(
+    context: Arc<Context>,
+    stream: TcpStream,
+    from: SocketAddr,
+    identity: Identity,
+    opening: Opening,
+    permit: OwnedSemaphorePermit,
+    started: Instant,
+) {
+    let identity = PeerIdentity {
+        conn: context.next_conn(),
+        user: identity.user,
+        device: identity.device,
+        expires_at: identity.expires_at,
+    };
+    let attached = context.pipeline.attach(identity).await;
+    let peer = attached.peer;
+    let ready = encode(&reply("", Payload::Ready(ready(&context, &peer.identity, attached.conversations))));
+    peer.outbox.push_front(Frame::control(ready, FrameKind::Other));
+    metrics().handshake_ok.increment(1);
+    metrics().handshake_seconds.record(started.elapsed());
+    let spared = from.ip().to_canonical().is_loopback() && !context.limits.limit_loopback;
+    let rate = context.limits.frames_per_second.filter(|_| !spared);
+    let mut connection =
+        Connection::new(stream, Arc::clone(&peer), Arc::clone(&context), opening.inbound, rate, permit);
+    for message in opening.backlog {
+        connection.accept(&message);
+    }
+    tokio::spawn(connection);
+    // The wheel has room for every connection; it ends before its sender only
+    // when the gateway does.
+    let _ = context.arrivals.send(peer).await;
+}
+
+fn ready(context: &Context, identity: &PeerIdentity, conversations: Conversations) -> Ready {
+    let interval = u32::try_from(context.heartbeat.as_millis()).unwrap_or(u32::MAX);
+    Ready {
+        session_id: format!("{}-{}", context.pipeline.ports().own.epoch, identity.conn),
+        gateway_id: context.gateway.to_string(),
+        server_time: unix_ms(),
+        heartbeat_interval_ms: interval,
+        first_heartbeat_ms: fastrand::u32(1..=interval.max(1)),
+        max_frame_bytes: u32::try_from(context.limits.max_frame_bytes).unwrap_or(u32::MAX),
+        conversations: conversations.positions,
+        has_more: conversations.has_more,
+        user_id: identity.user.get(),
+        device_id: identity.device.to_string(),
+    }
+}
+
+async fn refuse(stream: TcpStream, refusal: &Refusal) {
+    farewell(stream, &refusal.to_bytes()).await;
+}
+
+async fn part(stream: TcpStream, reason: CloseReason, text: &str) {
+    if let Some(code) = reason.row().code {
+        farewell(stream, &close_frame(code, text)).await;
+    }
+}
+
+/// Says the last word and waits, briefly, until the peer has read it.
+async fn farewell(mut stream: TcpStream, bytes: &[u8]) {
+    let _ = timeout(FAREWELL, async {
+        stream.write_all(bytes).await?;
+        stream.shutdown().await?;
+        let mut sink = [0; 1024];
+        while stream.read(&mut sink).await? > 0 {}
+        std::io::Result::Ok(())
+    })
+    .await;
+}
