@@ -24,7 +24,7 @@ pub(crate) enum CodecError {
     Truncated { length: usize, left: usize },
     /// The bytes of a frame are no Envelope.
     #[error("broken envelope: {0}")]
-    Envelope(#[from] prost::DecodeError),
+    Envelope(prost::DecodeError),
 }
 
 /// One frame holding `envelope`.
@@ -43,7 +43,7 @@ pub(crate) fn decode(mut message: Bytes, into: &mut VecDeque<Envelope>) -> Resul
         }
         let frame = message.split_to(length);
         if length > 0 {
-            into.push_back(Envelope::decode(frame)?);
+            into.push_back(Envelope::decode(frame).map_err(CodecError::Envelope)?);
         }
     }
     Ok(())

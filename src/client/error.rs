@@ -7,7 +7,8 @@ use tokio_tungstenite::tungstenite;
 use super::codec::CodecError;
 use crate::types::CloseReason;
 
-/// A connection that was not made, or ended.
+/// A connection that was not made, or ended. Each text is complete: there is
+/// no further source to print.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     /// The URL is not `ws://host[:port]/path`.
@@ -17,8 +18,8 @@ pub(crate) enum ClientError {
     #[error("the token has characters that cannot be sent in a header")]
     Token,
     /// No TCP connection.
-    #[error("cannot connect to {address}: {source}")]
-    Connect { address: String, source: std::io::Error },
+    #[error("cannot connect to {address}: {cause}; is a gateway running there?")]
+    Connect { address: String, cause: std::io::Error },
     /// An HTTP answer other than 101.
     #[error("the gateway refused the connection: HTTP {status}{body}", body = after_colon(body))]
     Refused { status: u16, body: String },
@@ -40,7 +41,7 @@ pub(crate) enum ClientError {
     Protocol(&'static str),
     /// An unreadable message.
     #[error("the peer does not speak tidegate.v1: {0}")]
-    Codec(#[from] CodecError),
+    Codec(CodecError),
     /// An error below this protocol.
     #[error("{0}")]
     WebSocket(Box<tungstenite::Error>),
@@ -64,6 +65,12 @@ impl ClientError {
             | Self::Codec(_)
             | Self::WebSocket(_) => true,
         }
+    }
+}
+
+impl From<CodecError> for ClientError {
+    fn from(error: CodecError) -> Self {
+        Self::Codec(error)
     }
 }
 

@@ -49,7 +49,7 @@ impl Client {
     async fn handshake(endpoint: &Endpoint) -> Result<(Self, Ready), ClientError> {
         let request = endpoint.request()?;
         let (host, port) = endpoint.address()?;
-        let connect = |source| ClientError::Connect { address: format!("{host}:{port}"), source };
+        let connect = |cause| ClientError::Connect { address: format!("{host}:{port}"), cause };
         let stream = TcpStream::connect((host.as_str(), port)).await.map_err(connect)?;
         stream.set_nodelay(true).map_err(connect)?;
         let config =

@@ -12,6 +12,7 @@ mod pull;
 mod received;
 mod screen;
 mod talk;
+mod terminal;
 mod view;
 
 use std::io::IsTerminal;

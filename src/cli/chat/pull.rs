@@ -23,6 +23,13 @@ pub(super) struct Pull {
     direction: Direction,
 }
 
+impl Pull {
+    /// Whether it is of what lies before the chat.
+    pub(super) fn is_history(&self) -> bool {
+        self.direction == Direction::Backward
+    }
+}
+
 impl Talk {
     /// Pulls what lies between what this device holds and the top.
     pub(super) fn catch_up(&mut self, position: &Position, now: Instant) {
@@ -76,7 +83,7 @@ impl Talk {
     /// Takes one page.
     pub(super) fn on_page(&mut self, mut page: SyncResp, now: Instant) {
         let Some(pull) = self.pull.as_ref().filter(|pull| pull.request_id == page.request_id) else { return };
-        let forward = pull.direction == Direction::Forward;
+        let forward = !pull.is_history();
         page.messages.retain(|push| push.conversation_id == self.conversation);
         page.messages.sort_by_key(|push| push.seq);
         if forward {

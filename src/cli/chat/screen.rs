@@ -1,14 +1,13 @@
 //! Where lines come from and go to: a terminal with a prompt at the bottom,
 //! or plain stdin and stdout.
 
-use std::collections::VecDeque;
 use std::io::{BufRead, Write};
 
 use anyhow::Result;
-use rustyline_async::{Readline, ReadlineEvent, SharedWriter};
 use tokio::sync::mpsc;
 
 use super::line::{Line, State};
+use super::terminal::Terminal;
 use super::view::{Plain, View};
 
 /// What the user did.
@@ -27,31 +26,16 @@ pub(super) struct Screen {
 }
 
 enum Source {
-    Terminal {
-        readline: Box<Readline>,
-        writer: SharedWriter,
-        typed: VecDeque<Input>,
-        prompt: String,
-    },
+    Terminal(Box<Terminal>),
     /// The terminal, after the prompt was put away.
     Left,
-    Plain {
-        lines: mpsc::Receiver<String>,
-    },
+    Plain(mpsc::Receiver<String>),
 }
 
 impl Screen {
     /// A prompt at the bottom of the terminal.
     pub(super) fn terminal(view: View) -> Result<Self> {
-        let (mut readline, writer) = Readline::new(String::new())?;
-        readline.should_print_line_on(false, false);
-        let source = Source::Terminal {
-            readline: Box::new(readline),
-            writer,
-            typed: VecDeque::new(),
-            prompt: String::new(),
-        };
-        Ok(Self { view, source })
+        Ok(Self { view, source: Source::Terminal(Box::new(Terminal::new()?)) })
     }
 
     /// Lines from stdin, lines to stdout.
@@ -66,86 +50,44 @@ impl Screen {
                 }
             }
         });
-        Self { view, source: Source::Plain { lines } }
+        Self { view, source: Source::Plain(lines) }
     }
 
     /// The next thing the user does. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Input> {
         match &mut self.source {
-            Source::Terminal { readline, typed, .. } => match typed.pop_front() {
-                Some(input) => Ok(input),
-                None => {
-                    let event = readline.readline().await?;
-                    Ok(input(readline, event))
-                }
-            },
+            Source::Terminal(terminal) => terminal.next().await,
             Source::Left => std::future::pending().await,
-            Source::Plain { lines } => Ok(lines.recv().await.map_or(Input::End, Input::Line)),
+            Source::Plain(lines) => Ok(lines.recv().await.map_or(Input::End, Input::Line)),
         }
     }
 
     /// Shows lines and the prompt below them.
     pub(super) async fn show(&mut self, lines: &[Line], state: State) -> Result<()> {
         match &mut self.source {
-            Source::Plain { .. } => plain(&self.view, lines),
+            Source::Terminal(terminal) => {
+                let lines: Vec<_> = lines.iter().map(|line| self.view.terminal(line)).collect();
+                terminal.show(lines, &self.view.prompt(state)).await
+            }
             Source::Left => {
                 let shown: String = lines.iter().map(|line| self.view.terminal(line)).collect();
                 Ok(std::io::stdout().write_all(shown.as_bytes())?)
             }
-            Source::Terminal { readline, writer, typed, prompt } => {
-                // The writer queues a limited number of lines.
-                for some in lines.chunks(100) {
-                    for line in some {
-                        writer.write_all(self.view.terminal(line).as_bytes())?;
-                    }
-                    drain(readline, typed).await?;
-                }
-                let new = self.view.prompt(state);
-                if *prompt != new {
-                    readline.update_prompt(&new)?;
-                    *prompt = new;
-                }
-                Ok(())
-            }
+            Source::Plain(_) => print_plain(&self.view, lines),
         }
     }
 
     /// Puts the prompt away and gives the terminal back.
     pub(super) fn leave(&mut self) -> Result<()> {
-        if let Source::Terminal { readline, .. } = &mut self.source {
-            readline.flush()?;
+        if let Source::Terminal(terminal) = &mut self.source {
+            terminal.readline.flush()?;
             self.source = Source::Left;
         }
         Ok(())
     }
 }
 
-/// Lets the readline print what the writer holds: it does so when polled.
-async fn drain(readline: &mut Readline, typed: &mut VecDeque<Input>) -> Result<()> {
-    loop {
-        let event = tokio::select! {
-            biased;
-            event = readline.readline() => event?,
-            () = std::future::ready(()) => return Ok(()),
-        };
-        let event = input(readline, event);
-        typed.push_back(event);
-    }
-}
-
-fn input(readline: &mut Readline, event: ReadlineEvent) -> Input {
-    match event {
-        ReadlineEvent::Line(line) => {
-            if !line.trim().is_empty() {
-                readline.add_history_entry(line.clone());
-            }
-            Input::Line(line)
-        }
-        ReadlineEvent::Eof | ReadlineEvent::Interrupted => Input::End,
-    }
-}
-
-fn plain(view: &View, lines: &[Line]) -> Result<()> {
+fn print_plain(view: &View, lines: &[Line]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     for line in lines {
         match view.plain(line) {

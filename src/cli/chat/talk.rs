@@ -205,6 +205,8 @@ impl Talk {
         }
         let (text, at_ms, fresh) = (content_words(push), push.server_time, push.seq > self.read_before);
         if push.from_user_id == self.parties.me.get() {
+            // One knows what one wrote, read marker or not.
+            let fresh = fresh && !self.pull.as_ref().is_some_and(Pull::is_history);
             self.lines.push(Line::Own { text, at_ms, fresh });
         } else {
             self.typing_until = None;

@@ -93,7 +93,7 @@ fn history_comes_before_live_messages() {
     talk.on(Payload::Push(message(2, 4)), now);
     assert_eq!(talk.take_lines(), []);
     talk.on(page(&request, vec![message(2, 3), message(1, 2), message(2, 1)], false), now);
-    let own = Line::Own { text: "t2".into(), at_ms: 0, fresh: true };
+    let own = Line::Own { text: "t2".into(), at_ms: 0, fresh: false };
     assert_eq!(talk.take_lines(), [peer(1, false), own, peer(3, true), peer(4, true)]);
     assert_eq!(talk.take_out(), [delivered(4), read(4)]);
 }
