@@ -1,17 +1,64 @@
-//! Tidegate.
-pub mod wire;
-pub mod types;
-pub mod timer;
-pub mod telemetry;
-pub mod hub;
-pub mod config;
-pub mod redis;
-pub mod route;
-pub mod bus;
-pub mod store;
-pub mod message;
-pub mod pipeline;
+//! A WebSocket connection gateway with an embedded routing table.
+//!
+//! Apps hold persistent sockets to it; it knows which gateway holds which
+//! user, carries protobuf envelopes, stores and acknowledges messages, and
+//! fans deliveries out to peer gateways.
+//!
+//! # Layout
+//!
+//! Data flows one way. In: `net → ws → session → pipeline → {store, route,
+//! bus}`. Out: `bus → pipeline → hub → session`. A folder imports only what
+//! stands below it; `tests/architecture.rs` holds the table.
+//!
+//! | folder | owns |
+//! |---|---|
+//! | `types` | the words of the domain |
+//! | `config`, `telemetry` | what is set, what is measured |
+//! | `wire`, `timer`, `message` | pure cores: bytes, deadlines, messages |
+//! | `hub` | the connections of this gateway |
+//! | `redis` | one supervised connection, keys, scripts, leases |
+//! | `route`, `bus`, `store` | three ports, each with two backends and one suite |
+//! | `pipeline` | the product's verbs |
+//! | `net`, `ws`, `session` | sockets, upgrade, the connection |
+//! | `admin` | HTTP for operators |
+//! | `gateway` | puts it all together |
+//! | `client`, `cli` | the terminal side |
 
-pub mod net;
-pub mod ws;
-pub mod session;
+mod admin;
+mod bus;
+pub mod cli;
+mod client;
+mod config;
+mod gateway;
+mod hub;
+mod message;
+mod net;
+mod pipeline;
+mod redis;
+mod route;
+mod session;
+mod store;
+mod telemetry;
+mod timer;
+mod types;
+mod wire;
+mod ws;
+
+pub use config::{Config, ConfigErrors, Flags, process_env, resolve};
+pub use gateway::{Exit, Gateway, GatewayError};
+pub use telemetry::install_log;
+
+/// The protobuf types of the client protocol and the bus.
+pub mod proto {
+    pub use crate::wire::pb::*;
+}
+
+/// For fuzz targets and benchmarks; not part of the interface.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::timer::Wheel;
+    pub use crate::wire::{
+        Event, FrameError, Frames, HEARTBEAT_ECHO, Header, Inbound, OpCode, Payload, VarintError, Violation, decode,
+        decode_varint, encode, encode_varint, parse_header, reply, unmask,
+    };
+}

@@ -1,2 +1,71 @@
-//! x
-fn main(){}
+//! The program: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tidegate::cli::{Cli, Command, ServeArgs};
+use tidegate::{Exit, Gateway, install_log, process_env, resolve};
+
+/// A configuration that cannot be used (`EX_USAGE` of sysexits.h).
+const BAD_CONFIG: u8 = 64;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(args) => serve(args),
+        Command::Status(args) => client(args.run()),
+        Command::Chat(args) => client(args.run()),
+        Command::Send(args) => client(args.run()),
+        Command::Token(args) => tidegate::cli::run_token(args).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("tidegate: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn serve(args: ServeArgs) -> Result<ExitCode> {
+    let config = match resolve(&args.flags, process_env()) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("tidegate: the configuration cannot be used:\n{errors}");
+            return Ok(ExitCode::from(BAD_CONFIG));
+        }
+    };
+    if args.check {
+        println!("the configuration is good");
+        return Ok(ExitCode::SUCCESS);
+    }
+    install_log(&config.log_filter, config.log_json).map_err(anyhow::Error::msg)?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.workers)
+        .enable_all()
+        .build()
+        .context("runtime")?;
+    let exit = runtime.block_on(async { Gateway::build(config)?.run().await })?;
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    Ok(match exit {
+        Exit::Stopped => ExitCode::SUCCESS,
+        Exit::Superseded => ExitCode::FAILURE,
+    })
+}
+
+fn client(command: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+    let outcome = runtime.block_on(command);
+    // A read of the terminal may still be blocked.
+    runtime.shutdown_background();
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// One descriptor per connection: as many as the system lets us have.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, soft, hard, "descriptor limit not raised");
+    }
+}

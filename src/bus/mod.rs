@@ -20,7 +20,6 @@ mod redis;
 
 use std::sync::Arc;
 
-pub use counter::{Inbound, Outbound};
 pub use memory::{MemoryBus, MemoryExchange};
 pub use redis::RedisBus;
 

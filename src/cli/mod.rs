@@ -10,7 +10,7 @@ mod chat;
 mod identity;
 mod send;
 mod status;
-// mod token;
+mod token;
 
 use clap::{Parser, Subcommand};
 
@@ -19,7 +19,7 @@ pub use chat::ChatArgs;
 pub use identity::IdentityArgs;
 pub use send::SendArgs;
 pub use status::StatusArgs;
-// pub use token::TokenArgs;
+pub use token::{TokenArgs, run as run_token};
 
 /// The program.
 #[derive(Debug, Parser)]
@@ -43,8 +43,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// Show what a running gateway says of itself
     Status(StatusArgs),
-    // /// Mint a development token
-    // Token(TokenArgs),
+    /// Mint a development token
+    Token(TokenArgs),
     /// Talk to another user in the terminal
     Chat(ChatArgs),
     /// Send one message and wait until it is stored
@@ -60,30 +60,12 @@ tidegate serve --config tidegate.toml --check\n\n\
 A flag goes over its TIDEGATE_… variable, over the file, over the default."
 )]
 pub struct ServeArgs {
-    /// Address of the WebSocket listener [default: 127.0.0.1:7700]
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<String>,
-    /// Address of the admin and metrics listener [default: 127.0.0.1:7701]
-    #[arg(long, value_name = "ADDR")]
-    pub admin: Option<String>,
-    /// Redis shared by all gateways, redis://[user:password@]host:port[/db] [default: none, a gateway alone]
-    #[arg(long, value_name = "URL")]
-    pub redis: Option<String>,
-    /// Name of this gateway, stable over restarts [default: drawn once and kept in the data directory]
-    #[arg(long, value_name = "NAME")]
-    pub gateway_id: Option<String>,
-    /// Where the gateway keeps what must survive a restart [default: ./tidegate-data]
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<String>,
-    /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<String>,
+    /// What the configuration is made of.
+    #[command(flatten)]
+    pub flags: crate::config::Flags,
     /// Check the configuration and exit
     #[arg(long)]
     pub check: bool,
-    /// Let clients name themselves (auth.mode = "none") on a listener that is not loopback
-    #[arg(long)]
-    pub insecure_auth_none: bool,
 }
 
 #[cfg(test)]

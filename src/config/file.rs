@@ -43,6 +43,8 @@ pub struct File {
     pub limits: LimitsTable,
     /// `[heartbeat]`
     pub heartbeat: HeartbeatTable,
+    /// `[route]`
+    pub route: RouteTable,
     /// `[log]`
     pub log: LogTable,
 }
@@ -160,6 +162,15 @@ pub struct HeartbeatTable {
     pub interval: Time,
 }
 
+/// `[route]`: how long a user is known to be here.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct RouteTable {
+    /// Shortest time between two refreshes of a user's route, 1s-50s. Default
+    /// `40s`: a route lives 120 s, so one lost refresh does no harm.
+    pub refresh: Time,
+}
+
 /// `[log]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -193,6 +204,7 @@ impl Default for File {
             auth: AuthTable::default(),
             limits: LimitsTable::default(),
             heartbeat: HeartbeatTable::default(),
+            route: RouteTable::default(),
             log: LogTable::default(),
         }
     }
@@ -239,6 +251,12 @@ impl Default for LimitsTable {
 impl Default for HeartbeatTable {
     fn default() -> Self {
         Self { interval: Time::seconds(30) }
+    }
+}
+
+impl Default for RouteTable {
+    fn default() -> Self {
+        Self { refresh: Time::seconds(40) }
     }
 }
 

@@ -24,8 +24,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use error::{ConfigError, ConfigErrors};
-pub use file::File;
+pub use error::ConfigErrors;
 pub use key::KeyError;
 pub use layers::process_env;
 pub use resolve::{Flags, resolve};
@@ -59,6 +58,8 @@ pub struct Config {
     pub limits: Limits,
     /// Heartbeat interval told to clients (1-35 s; 15-35 s in production).
     pub heartbeat: Duration,
+    /// Shortest time between two refreshes of a user's route (1-50 s).
+    pub route_refresh: Duration,
     /// Log filter in `tracing` syntax, e.g. `info,tidegate=debug`.
     pub log_filter: String,
     /// Log as JSON lines instead of text.

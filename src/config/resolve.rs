@@ -117,6 +117,7 @@ impl Resolver {
             origins: file.origins,
             limits: self.limits(&file.limits),
             heartbeat: self.time("heartbeat.interval", file.heartbeat.interval, 1_000..=35_000),
+            route_refresh: self.time("route.refresh", file.route.refresh, 1_000..=50_000),
             log_filter: self.log_filter(file.log.filter),
             log_json: file.log.format == FormatWord::Json,
         }

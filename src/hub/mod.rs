@@ -14,6 +14,6 @@ mod outbox;
 mod peer;
 mod registry;
 
-pub use outbox::{Class, Ending, Frame, Outbox, OutboxLimits};
+pub use outbox::{Class, Ending, Frame, OutboxLimits};
 pub use peer::{Peer, PeerIdentity};
 pub use registry::{Hub, Registered};

@@ -201,6 +201,12 @@ impl Outbox {
         std::mem::take(&mut state.queue)
     }
 
+    /// Whether the connection is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Frames and bytes not yet in the kernel.
     #[must_use]
     pub fn backlog(&self) -> (u32, u32) {

@@ -16,4 +16,4 @@ mod accept;
 mod socket;
 
 pub use accept::run as accept;
-pub use socket::{Listener, tune};
+pub use socket::Listener;

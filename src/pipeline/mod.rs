@@ -26,7 +26,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use acknowledge::Report;
-pub use attach::Attached;
 pub use deliver::Outgoing;
 pub use inbox::Inbox;
 pub use kick::KickRequest;
@@ -67,7 +66,7 @@ pub struct Pipeline {
     relays: mpsc::Sender<Relay>,
     reports: mpsc::Sender<Report>,
     refreshes: mpsc::Sender<Arc<Peer>>,
-    departures: mpsc::Sender<Arc<Peer>>,
+    departures: mpsc::Sender<refresh::Departure>,
     pulls: Arc<tokio::sync::Semaphore>,
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,13 @@ const RETRY: Duration = Duration::from_millis(500);
 const REBIND_RATE: usize = 10_000;
 const REBIND_BATCH: usize = 200;
 
+/// A route to be removed, or a mark behind which somebody waits.
+#[derive(Debug)]
+pub(super) enum Departure {
+    Of(Arc<Peer>),
+    Barrier(oneshot::Sender<()>),
+}
+
 impl Pipeline {
     /// Queues a route refresh, or a bind that is still owed.
     pub fn refresh(&self, peer: &Arc<Peer>) {
@@ -37,11 +44,19 @@ impl Pipeline {
 
     /// Queues the removal of a route.
     pub(super) fn depart(&self, peer: &Arc<Peer>) {
-        let _ = self.departures.try_send(Arc::clone(peer));
+        let _ = self.departures.try_send(Departure::Of(Arc::clone(peer)));
+    }
+
+    /// Waits until every removal queued so far was tried.
+    pub async fn departed(&self) {
+        let (done, all) = oneshot::channel();
+        if self.departures.send(Departure::Barrier(done)).await.is_ok() {
+            let _ = all.await;
+        }
     }
 }
 
-pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> (mpsc::Sender<Arc<Peer>>, mpsc::Sender<Arc<Peer>>) {
+pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> (mpsc::Sender<Arc<Peer>>, mpsc::Sender<Departure>) {
     let (refreshes, refresh_queue) = mpsc::channel(QUEUE);
     let (departures, departure_queue) = mpsc::channel(DEPARTURES);
     let refresher = refresh_all(Arc::clone(ports), refresh_queue);
@@ -72,15 +87,25 @@ async fn refresh_all(ports: Arc<Ports>, mut queue: mpsc::Receiver<Arc<Peer>>) {
 
 /// Clean departures come in crowds too: they share round trips, and wait for
 /// Redis only so long, since the TTL does the rest.
-async fn depart_all(ports: Arc<Ports>, mut queue: mpsc::Receiver<Arc<Peer>>) {
+async fn depart_all(ports: Arc<Ports>, mut queue: mpsc::Receiver<Departure>) {
     let mut batch = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
-        let bindings: Vec<_> = batch.drain(..).map(|peer| binding(&peer)).collect();
+        let mut waiting = Vec::new();
+        let mut bindings = Vec::with_capacity(batch.len());
+        for departure in batch.drain(..) {
+            match departure {
+                Departure::Of(peer) => bindings.push(binding(&peer)),
+                Departure::Barrier(done) => waiting.push(done),
+            }
+        }
         for _ in 0..3 {
             if ports.routes.unbind(&bindings).await.is_ok() {
                 break;
             }
             sleep(RETRY).await;
+        }
+        for done in waiting {
+            let _ = done.send(());
         }
     }
 }
@@ -122,16 +147,6 @@ impl Ports {
         }
         if total > 0 {
             tracing::info!(connections = total, "routes bound again");
-        }
-    }
-
-    /// Removes the routes of these connections, before a planned end.
-    pub async fn unbind_all(&self, peers: &[Arc<Peer>]) {
-        for chunk in peers.chunks(REBIND_BATCH) {
-            let bindings: Vec<_> = chunk.iter().map(|peer| binding(peer)).collect();
-            if self.routes.unbind(&bindings).await.is_err() {
-                return;
-            }
         }
     }
 }

@@ -18,6 +18,6 @@ pub(crate) mod testing;
 
 pub use client::{Call, Client, Link, RedisError};
 pub use keys::Keys;
-pub use lease::{LEASE_TTL, Lease, LeaseError, LeaseRecord, Renewal};
+pub use lease::{Lease, LeaseError, LeaseRecord, Renewal};
 pub use node::NodeLease;
 pub use script::{APPEND, BIND, POSITION, UNBIND};

@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use connection::Connection;
 pub use establish::establish;
 pub use liveness::{Look, look_at};
 
@@ -41,7 +40,7 @@ pub struct Context {
     /// The verbs.
     pub pipeline: Arc<Pipeline>,
     /// Who may in.
-    pub authenticator: Authenticator,
+    pub authenticator: Arc<Authenticator>,
     /// Bounds.
     pub limits: Limits,
     /// Origins accepted from browsers; empty = any.

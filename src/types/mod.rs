@@ -13,5 +13,5 @@ mod phase;
 pub use clock::{monotonic_ms, unix_micros, unix_ms};
 pub use close::CloseReason;
 pub use conversation::ConversationId;
-pub use ids::{ConnId, DeviceId, Epoch, GatewayId, IdError, UserId, fnv1a64, valid_client_msg_id};
+pub use ids::{ConnId, DeviceId, Epoch, GatewayId, UserId, fnv1a64, valid_client_msg_id};
 pub use phase::Phase;

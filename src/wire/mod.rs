@@ -20,7 +20,7 @@ mod websocket;
 pub use envelope::{Payload, decode, encode, error, frame_encoded, reply};
 pub use frame::{FrameError, Frames};
 pub use inbound::{Event, Inbound};
-pub use varint::{MAX_VARINT, VarintError, decode_varint, encode_varint};
+pub use varint::{VarintError, decode_varint, encode_varint};
 pub use websocket::{
-    HEARTBEAT_ECHO, Header, MAX_HEADER, OpCode, Violation, close_frame, encode_header, parse_header, pong_frame, unmask,
+    HEARTBEAT_ECHO, Header, OpCode, Violation, close_frame, encode_header, parse_header, pong_frame, unmask,
 };

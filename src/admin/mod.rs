@@ -1,0 +1,129 @@
+//! The HTTP interface for operators and backends.
+//!
+//! | route | what |
+//! |---|---|
+//! | `GET /livez` | the process answers |
+//! | `GET /readyz` | the delivery path works: Redis answers and a message comes back through the own channel |
+//! | `GET /metrics` | Prometheus text |
+//! | `GET /openapi.json` | this interface, for programs |
+//! | `GET /v1/status` | this gateway |
+//! | `GET /v1/users/{user}/route` | where a user is |
+//! | `GET /v1/users/{user}/connections` | a user's connections, in detail where they are here |
+//! | `POST /v1/users/{user}/kick` | devices out |
+//! | `POST /v1/push` | an ephemeral payload to users, a conversation, or all |
+//! | `POST /v1/messages` | a message on behalf of a user or the system |
+//!
+//! JSON in camelCase; errors are RFC 9457 problem details. With an API key
+//! configured every call but the two probes must carry it.
+//!
+//! Called by `gateway`, which serves it from the first moment: before the
+//! gateway is ready the verbs answer 503.
+
+mod health;
+mod key;
+mod messages;
+mod problem;
+mod push;
+mod users;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use tokio::sync::watch;
+
+use problem::Problem;
+
+use crate::config::Secret;
+use crate::pipeline::{Inbox, Pipeline};
+use crate::redis::{Client, Link};
+use crate::route::GatewayRef;
+use crate::telemetry::Recorder;
+use crate::types::Phase;
+
+/// What the handlers see.
+#[derive(Debug)]
+pub struct AdminContext {
+    /// This gateway.
+    pub own: GatewayRef,
+    /// Its phase.
+    pub phase: watch::Receiver<Phase>,
+    /// The verbs, once the gateway has its lease.
+    pub pipeline: OnceLock<Arc<Pipeline>>,
+    /// Where probes come back.
+    pub inbox: Arc<Inbox>,
+    /// Redis, if there is one.
+    pub redis: Option<Client>,
+    /// Renders the metrics.
+    pub recorder: Recorder,
+    /// The key calls must carry.
+    pub api_key: Option<Secret>,
+    /// Since when the process runs.
+    pub started: Instant,
+    /// Unix ms of the start.
+    pub started_at: i64,
+    /// The WebSocket listener.
+    pub listen: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+}
+
+impl AdminContext {
+    /// The verbs, or 503 while the gateway is not ready.
+    fn pipeline(&self) -> Result<&Arc<Pipeline>, Problem> {
+        self.pipeline.get().ok_or_else(|| {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting: it does not hold its lease yet")
+        })
+    }
+
+    /// The state of Redis, in a word.
+    fn redis_state(&self) -> &'static str {
+        match &self.redis {
+            None => "none",
+            Some(client) if *client.link().borrow() == Link::Down => "down",
+            Some(_) => "up",
+        }
+    }
+}
+
+/// The routes.
+pub fn router(context: Arc<AdminContext>) -> Router {
+    Router::new()
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(health::openapi))
+        .route("/v1/status", get(health::status))
+        .route("/v1/users/{user}/route", get(users::route))
+        .route("/v1/users/{user}/connections", get(users::connections))
+        .route("/v1/users/{user}/kick", post(users::kick))
+        .route("/v1/push", post(push::push))
+        .route("/v1/messages", post(messages::send))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&context), key::require))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such path; see /openapi.json"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see /openapi.json")
+        })
+        .with_state(context)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_openapi_document_lists_every_route() {
+        let document: serde_json::Value = serde_json::from_str(super::health::OPENAPI).unwrap();
+        let source = include_str!("mod.rs");
+        let routes: Vec<(&str, &str)> = source
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(".route(\"")?.split_once("\", "))
+            .map(|(path, method)| (path, &method[..method.find('(').unwrap()]))
+            .collect();
+        assert_eq!(routes.len(), 10);
+        for (path, method) in routes {
+            assert!(document["paths"][path][method].is_object(), "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! From configuration to a gateway that is bound and about to run.
+
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::GatewayError;
+use super::identity::DataDir;
+use super::membership::Membership;
+use super::wheel::Rhythm;
+use crate::admin::AdminContext;
+use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver, RedisBus};
+use crate::config::Config;
+use crate::hub::{Hub, OutboxLimits};
+use crate::message::{IdSource, MAX_NODE};
+use crate::net::Listener;
+use crate::pipeline::{Inbox, Pipeline, Ports};
+use crate::redis::{Client, Keys, Lease, LeaseRecord, NodeLease};
+use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, RedisRoutes, Routes};
+use crate::session::Context;
+use crate::store::{MemoryStore, RedisStore, Store};
+use crate::telemetry::{install_metrics, metrics};
+use crate::types::{Phase, unix_ms};
+use crate::ws::auth::Authenticator;
+
+/// New connections waiting for the wheel.
+const ARRIVALS: usize = 4_096;
+
+/// A gateway that has its sockets bound and its identity drawn.
+#[derive(Debug)]
+pub struct Gateway {
+    pub(super) config: Config,
+    pub(super) data: DataDir,
+    pub(super) listener: Listener,
+    pub(super) admin_listener: Option<TcpListener>,
+    pub(super) admin: Arc<AdminContext>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) phase: watch::Sender<Phase>,
+    pub(super) authenticator: Arc<Authenticator>,
+    /// Ends the background tasks.
+    pub(super) stop: CancellationToken,
+    pub(super) keys: Keys,
+}
+
+/// What a gateway has once it is one of its kind.
+pub(super) struct Assembled {
+    pub(super) context: Arc<Context>,
+    pub(super) arrivals: mpsc::Receiver<Arc<crate::hub::Peer>>,
+    pub(super) rhythm: Rhythm,
+    pub(super) membership: Option<(Membership, u16)>,
+}
+
+impl Gateway {
+    /// Takes the data directory, binds both listeners and starts connecting to
+    /// Redis. Must run within a tokio runtime.
+    pub fn build(config: Config) -> Result<Self, GatewayError> {
+        let recorder = install_metrics().map_err(GatewayError::Setup)?;
+        // Touched once, so that every metric is there from the first scrape.
+        metrics().redis_up.set(if config.redis.is_some() { 0.0 } else { 1.0 });
+        let authenticator =
+            Authenticator::new(&config.auth).map_err(|error| GatewayError::Setup(error.to_string()))?;
+        let data = DataDir::open(&config.data_dir, config.gateway_id.as_ref())?;
+        let refused = |role, address| move |source| GatewayError::Listen { address, role, source };
+        let listener = Listener::bind(config.listen).map_err(refused("websocket", config.listen))?;
+        let listen = listener.address().map_err(refused("websocket", config.listen))?;
+        let admin_listener = bind_admin(config.admin).map_err(refused("admin", config.admin))?;
+        let admin_address = admin_listener.local_addr().map_err(refused("admin", config.admin))?;
+        let stop = CancellationToken::new();
+        let redis = config.redis.as_ref().map(|redis| Client::start(redis, stop.clone())).transpose()?;
+        let hub = Arc::new(Hub::new(OutboxLimits {
+            bytes: u32::try_from(config.limits.outbox_bytes).unwrap_or(u32::MAX),
+            frames: u32::try_from(config.limits.outbox_frames).unwrap_or(u32::MAX),
+        }));
+        let phase = watch::Sender::new(Phase::Starting);
+        let admin = Arc::new(AdminContext {
+            own: data.own.clone(),
+            phase: phase.subscribe(),
+            pipeline: OnceLock::new(),
+            inbox: Inbox::new(Arc::clone(&hub)),
+            redis,
+            recorder,
+            api_key: config.admin_api_key.clone(),
+            started: Instant::now(),
+            started_at: unix_ms(),
+            listen,
+            admin: admin_address,
+        });
+        let keys = Keys::new(config.redis.as_ref().map_or("", |redis| &redis.prefix));
+        Ok(Self {
+            config,
+            data,
+            listener,
+            admin_listener: Some(admin_listener),
+            admin,
+            hub,
+            phase,
+            authenticator: Arc::new(authenticator),
+            stop,
+            keys,
+        })
+    }
+
+    /// The WebSocket and the admin address.
+    #[must_use]
+    pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        (self.admin.listen, self.admin.admin)
+    }
+
+    /// Waits for the lease and the subscription where there is Redis, and
+    /// starts the pipeline.
+    pub(super) async fn assemble(&self) -> Result<Assembled, GatewayError> {
+        let inbox = Arc::clone(&self.admin.inbox);
+        let receiver: Receiver = Arc::new(move |source, item| inbox.receive(source, item));
+        let (ports, membership) = match (&self.admin.redis, &self.config.redis) {
+            (Some(client), Some(_)) => self.join(client, receiver).await?,
+            _ => (self.alone(receiver), None),
+        };
+        let ports = Arc::new(ports);
+        let pipeline = Pipeline::start(Arc::clone(&ports), &self.stop);
+        let _ = self.admin.pipeline.set(Arc::clone(&pipeline));
+        let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS);
+        let context = Arc::new(Context {
+            pipeline,
+            authenticator: Arc::clone(&self.authenticator),
+            limits: self.config.limits.clone(),
+            origins: self.config.origins.clone(),
+            heartbeat: self.config.heartbeat,
+            gateway: self.data.own.id.clone(),
+            arrivals: arrivals_in,
+            last_conn: AtomicU64::new(0),
+        });
+        let rhythm = Rhythm { heartbeat: self.config.heartbeat, route_refresh: self.config.route_refresh };
+        let membership = membership.map(|(joined, node)| (joined.into_membership(ports), node));
+        Ok(Assembled { context, arrivals, rhythm, membership })
+    }
+
+    fn alone(&self, receiver: Receiver) -> Ports {
+        let own = self.data.own.clone();
+        let destination = Destination { gateway: own.id.clone(), epoch: own.epoch };
+        warn!("messages are kept in memory only and acknowledged at level 1: a restart forgets them");
+        let routes = Routes::Memory(MemoryRoutes::new(Arc::new(MemoryTable::new(ROUTE_TTL)), own));
+        let bus = Bus::Memory(MemoryBus::join(Arc::new(MemoryExchange::default()), destination, receiver));
+        self.ports(routes, bus, Store::Memory(MemoryStore::new()), 0)
+    }
+
+    async fn join(
+        &self,
+        client: &Client,
+        receiver: Receiver,
+    ) -> Result<(Ports, Option<(Joined, u16)>), GatewayError> {
+        let own = self.data.own.clone();
+        let lease = Lease::new(client.clone(), self.keys.clone(), own.id.clone(), own.epoch);
+        let record = LeaseRecord {
+            epoch: own.epoch.0,
+            listen: self.admin.listen.to_string(),
+            admin: self.admin.admin.to_string(),
+            pid: std::process::id(),
+            connections: 0,
+        };
+        lease.acquire(&record).await?;
+        let node_lease = NodeLease::new(client.clone(), self.keys.clone(), &own.id, own.epoch);
+        let node = loop {
+            match node_lease.acquire(MAX_NODE).await {
+                Ok(Some(node)) => break node,
+                Ok(None) => return Err(GatewayError::Setup("all 1024 node numbers of message ids are taken".into())),
+                Err(error) => {
+                    warn!(%error, "no node number yet");
+                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                }
+            }
+        };
+        let destination = Destination { gateway: own.id.clone(), epoch: own.epoch };
+        let bus = RedisBus::start(client.clone(), self.keys.clone(), destination, receiver, &self.stop);
+        let mut subscribed = bus.subscribed();
+        // The bus keeps trying; its end is the process's.
+        let _ = subscribed.wait_for(|&generation| generation > 0).await;
+        metrics().redis_up.set(1.0);
+        let store = RedisStore::new(client.clone(), self.keys.clone());
+        let store = Store::Redis(store);
+        let level = store.level();
+        if level < 2 {
+            warn!(level, "sends are acknowledged below level 2: this Redis does not sync each write to disk (appendfsync always, noeviction)");
+        }
+        let routes = Routes::Redis(RedisRoutes::new(client.clone(), self.keys.clone(), own, ROUTE_TTL));
+        let ports = self.ports(routes, Bus::Redis(bus), store, node);
+        let joined = Joined { client: client.clone(), lease, node: node_lease, record, subscribed };
+        Ok((ports, Some((joined, node))))
+    }
+
+    fn ports(&self, routes: Routes, bus: Bus, store: Store, node: u16) -> Ports {
+        metrics().ack_level.set(store.level());
+        Ports {
+            own: self.data.own.clone(),
+            hub: Arc::clone(&self.hub),
+            routes,
+            bus,
+            store,
+            ids: Mutex::new(IdSource::new(node)),
+            send_wait: self.config.limits.send_wait,
+        }
+    }
+}
+
+/// Membership, before there are ports to keep alive.
+struct Joined {
+    client: Client,
+    lease: Lease,
+    node: NodeLease,
+    record: LeaseRecord,
+    subscribed: watch::Receiver<u64>,
+}
+
+impl Joined {
+    fn into_membership(self, ports: Arc<Ports>) -> Membership {
+        let Self { client, lease, node, record, subscribed } = self;
+        Membership { ports, client, lease, node, record, subscribed }
+    }
+}
+
+fn bind_admin(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = std::net::TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}

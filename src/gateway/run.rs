@@ -1,0 +1,171 @@
+//! The life of the process, from bound to gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+
+use super::build::{Assembled, Gateway};
+use super::{GatewayError, wheel};
+use crate::admin;
+use crate::hub::{Ending, Hub};
+use crate::net;
+use crate::pipeline::Pipeline;
+use crate::redis::Lease;
+use crate::session;
+use crate::types::{CloseReason, Phase};
+
+/// How long connections have to end once they were asked to.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How long routes and the lease may take to be given back.
+const GIVE_BACK: Duration = Duration::from_secs(3);
+
+/// How a gateway ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It was asked to.
+    Stopped,
+    /// Another process took its lease.
+    Superseded,
+}
+
+impl Gateway {
+    /// Runs until a signal or until another process takes the lease.
+    pub async fn run(mut self) -> Result<Exit, GatewayError> {
+        let mut signals = Signals::install().map_err(|error| GatewayError::Setup(format!("signals: {error}")))?;
+        let (listen, admin_address) = self.addresses();
+        let router = admin::router(Arc::clone(&self.admin));
+        if let Some(listener) = self.admin_listener.take() {
+            tokio::spawn(async move {
+                if let Err(error) = axum::serve(listener, router).await {
+                    error!(%error, "admin listener ended");
+                }
+            });
+        }
+        self.data.announce(listen, admin_address)?;
+        info!(gateway = %self.data.own.id, epoch = %self.data.own.epoch, %listen, admin = %admin_address, "starting");
+        let assembled = tokio::select! {
+            assembled = self.assemble() => match assembled {
+                Ok(assembled) => assembled,
+                Err(error) => {
+                    self.data.withdraw();
+                    return Err(error);
+                }
+            },
+            () = signals.first() => {
+                self.data.withdraw();
+                return Ok(Exit::Stopped);
+            }
+        };
+        self.serve(assembled, &mut signals).await
+    }
+
+    async fn serve(self, assembled: Assembled, signals: &mut Signals) -> Result<Exit, GatewayError> {
+        let Assembled { context, arrivals, rhythm, membership } = assembled;
+        let Self { config, data, listener, admin, hub, phase, stop, keys, .. } = self;
+        let pipeline = Arc::clone(&context.pipeline);
+        let listener = listener.listen().map_err(|source| GatewayError::Listen {
+            address: config.listen,
+            role: "websocket",
+            source,
+        })?;
+        tokio::spawn(wheel::turn(Arc::clone(&pipeline), arrivals, rhythm, admin.recorder.clone()));
+        let permits = Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS)));
+        let accepting = stop.child_token();
+        let accept = tokio::spawn(net::accept(listener, permits, accepting.clone(), move |stream, peer, permit| {
+            tokio::spawn(session::establish(Arc::clone(&context), stream, peer, permit));
+        }));
+        let leaving = stop.child_token();
+        let kept = membership.map(|(membership, node)| tokio::spawn(membership.keep(node, leaving.clone())));
+        phase.send_replace(Phase::Running);
+        info!(redis = config.redis.is_some(), "ready");
+        let superseded = async {
+            match kept {
+                Some(kept) => match kept.await {
+                    Ok(Some(holder)) => holder,
+                    _ => std::future::pending().await,
+                },
+                None => std::future::pending().await,
+            }
+        };
+        let exit = tokio::select! {
+            () = signals.first() => Exit::Stopped,
+            _ = superseded => Exit::Superseded,
+        };
+        // Accepting ends first, in both cases.
+        accepting.cancel();
+        let _ = accept.await;
+        match exit {
+            Exit::Stopped => {
+                phase.send_replace(Phase::Draining);
+                info!(connections = hub.connections(), "stopping");
+                tokio::select! {
+                    () = part(&hub, CloseReason::Shutdown) => {}
+                    () = signals.first() => warn!("asked again: ending now"),
+                }
+                leaving.cancel();
+                let lease = admin
+                    .redis
+                    .as_ref()
+                    .map(|client| Lease::new(client.clone(), keys, data.own.id.clone(), data.own.epoch));
+                if timeout(GIVE_BACK, give_back(&pipeline, lease)).await.is_err() {
+                    warn!("redis did not take routes and lease back in time; they run out by themselves");
+                }
+            }
+            Exit::Superseded => {
+                phase.send_replace(Phase::Superseded);
+                // Routes and lease are the other's now.
+                part(&hub, CloseReason::Superseded).await;
+            }
+        }
+        stop.cancel();
+        data.withdraw();
+        info!(?exit, "ended");
+        Ok(exit)
+    }
+}
+
+/// Asks every connection to end and waits, briefly, until they have.
+async fn part(hub: &Hub, reason: CloseReason) {
+    for peer in hub.all() {
+        peer.outbox.end(Ending::of(reason));
+    }
+    let gone = async {
+        while hub.connections() > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if timeout(FAREWELL, gone).await.is_err() {
+        warn!(connections = hub.connections(), "connections cut off");
+    }
+}
+
+async fn give_back(pipeline: &Pipeline, lease: Option<Lease>) {
+    pipeline.departed().await;
+    if let Some(lease) = lease {
+        // A failure leaves it to run out.
+        let _ = lease.release().await;
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next request to end.
+    async fn first(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The one task that turns the timer wheel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::hub::{Ending, Peer};
+use crate::pipeline::Pipeline;
+use crate::session::{Look, look_at};
+use crate::telemetry::Recorder;
+use crate::timer::Wheel;
+use crate::types::{monotonic_ms, unix_ms};
+
+const WIDTH_MS: u64 = 250;
+/// Longer than any time between two looks, so that no entry goes round twice.
+const SLOTS: usize = 256;
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// What the looks go by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rhythm {
+    pub(super) heartbeat: Duration,
+    pub(super) route_refresh: Duration,
+}
+
+/// Looks at every connection when its time has come, until arrivals end.
+pub(super) async fn turn(
+    pipeline: Arc<Pipeline>,
+    mut arrivals: mpsc::Receiver<Arc<Peer>>,
+    rhythm: Rhythm,
+    recorder: Recorder,
+) {
+    let mut wheel = Wheel::new(SLOTS, WIDTH_MS, monotonic_ms());
+    let mut tick = interval(Duration::from_millis(WIDTH_MS));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut upkeep = interval(UPKEEP_EVERY);
+    upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut new = Vec::new();
+    let mut due = Vec::new();
+    loop {
+        // All arms are cancel-safe.
+        tokio::select! {
+            arrived = arrivals.recv_many(&mut new, 1024) => {
+                if arrived == 0 {
+                    return;
+                }
+                for peer in new.drain(..) {
+                    // Spread from the start: a wave of connects is no wave of refreshes.
+                    wheel.insert(monotonic_ms() + fastrand::u64(0..5_000), peer);
+                }
+            }
+            _ = upkeep.tick() => recorder.upkeep(),
+            _ = tick.tick() => {
+                wheel.advance(monotonic_ms(), &mut due);
+                for peer in due.drain(..) {
+                    look(&pipeline, &mut wheel, peer, rhythm);
+                }
+            }
+        }
+    }
+}
+
+fn look(pipeline: &Pipeline, wheel: &mut Wheel<Arc<Peer>>, peer: Arc<Peer>, rhythm: Rhythm) {
+    if peer.outbox.is_closed() {
+        return;
+    }
+    let now_ms = monotonic_ms();
+    match look_at(&peer, now_ms, unix_ms() / 1000, rhythm.heartbeat, rhythm.route_refresh) {
+        Look::End(reason) => {
+            peer.outbox.end(Ending::of(reason));
+        }
+        Look::Alive { next_ms, refresh } => {
+            if refresh {
+                pipeline.refresh(&peer);
+            }
+            peer.outbox.shrink();
+            wheel.insert(next_ms, peer);
+        }
+    }
+}
