@@ -58,7 +58,7 @@ pub mod proto {
 pub mod internal {
     pub use crate::timer::Wheel;
     pub use crate::wire::{
-        Event, FrameError, Frames, HEARTBEAT_ECHO, Header, Inbound, OpCode, Payload, VarintError, Violation, decode,
-        decode_varint, encode, encode_varint, parse_header, reply, unmask,
+        Event, FrameError, Frames, HEARTBEAT_ECHO, Header, Inbound, OpCode, Payload, VarintError, Violation,
+        decode, decode_varint, encode, encode_varint, parse_header, reply, unmask,
     };
 }

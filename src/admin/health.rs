@@ -1,6 +1,7 @@
 //! Probes, metrics and the status.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
@@ -50,6 +51,9 @@ async fn probe(context: &AdminContext) -> Result<(), &'static str> {
         let ping = timeout(PROBE, redis.command::<String>(redis::cmd("PING"))).await;
         if !matches!(ping, Ok(Ok(_))) {
             return Err("redis does not answer");
+        }
+        if !context.leased.load(Ordering::Relaxed) {
+            return Err("the lease is not held");
         }
     }
     let (nonce, arrival) = context.inbox.expect_probe();

@@ -11,7 +11,11 @@ use super::AdminContext;
 use super::problem::Problem;
 
 /// Lets a call through that carries the configured key.
-pub(super) async fn require(State(context): State<Arc<AdminContext>>, request: Request, next: Next) -> Response {
+pub(super) async fn require(
+    State(context): State<Arc<AdminContext>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let Some(key) = &context.api_key else { return next.run(request).await };
     let given = request
         .headers()
@@ -22,7 +26,8 @@ pub(super) async fn require(State(context): State<Arc<AdminContext>>, request: R
         return next.run(request).await;
     }
     let mut refusal =
-        Problem::new(StatusCode::UNAUTHORIZED, "this call needs `Authorization: Bearer <API key>`").into_response();
+        Problem::new(StatusCode::UNAUTHORIZED, "this call needs `Authorization: Bearer <API key>`")
+            .into_response();
     refusal.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
     refusal
 }

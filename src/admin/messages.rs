@@ -66,7 +66,10 @@ impl From<Media> for MediaRef {
     }
 }
 
-pub(super) async fn send(State(context): State<Arc<AdminContext>>, body: Bytes) -> Result<Json<Value>, Problem> {
+pub(super) async fn send(
+    State(context): State<Arc<AdminContext>>,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
     let body: Body = parse(&body)?;
     let pipeline = context.pipeline()?;
     metrics().messages_received.increment(1);
@@ -110,11 +113,14 @@ fn draft(body: Body) -> Result<Draft, Problem> {
             (Some(Content::BinaryContent(bytes.into())), MessageType::Custom)
         }
         (None, None, None) => (None, MessageType::Text),
-        _ => return Err(Problem::invalid("textContent, mediaRef and binaryContentBase64 exclude each other")),
+        _ => {
+            return Err(Problem::invalid("textContent, mediaRef and binaryContentBase64 exclude each other"));
+        }
     };
     let kind = match body.kind {
-        Some(name) => MessageType::from_str_name(&format!("MESSAGE_TYPE_{name}"))
-            .ok_or_else(|| Problem::invalid("type must be TEXT, IMAGE, AUDIO, VIDEO, FILE, LOCATION, CUSTOM or SYSTEM"))?,
+        Some(name) => MessageType::from_str_name(&format!("MESSAGE_TYPE_{name}")).ok_or_else(|| {
+            Problem::invalid("type must be TEXT, IMAGE, AUDIO, VIDEO, FILE, LOCATION, CUSTOM or SYSTEM")
+        })?,
         None if from == UserId::SYSTEM => MessageType::System,
         None => implied,
     };

@@ -27,6 +27,7 @@ mod push;
 mod users;
 
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -46,7 +47,7 @@ use crate::types::Phase;
 
 /// What the handlers see.
 #[derive(Debug)]
-pub struct AdminContext {
+pub(crate) struct AdminContext {
     /// This gateway.
     pub own: GatewayRef,
     /// Its phase.
@@ -69,13 +70,18 @@ pub struct AdminContext {
     pub listen: SocketAddr,
     /// The admin listener.
     pub admin: SocketAddr,
+    /// Whether the lease is known to be held.
+    pub(crate) leased: Arc<AtomicBool>,
 }
 
 impl AdminContext {
     /// The verbs, or 503 while the gateway is not ready.
     fn pipeline(&self) -> Result<&Arc<Pipeline>, Problem> {
         self.pipeline.get().ok_or_else(|| {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting: it does not hold its lease yet")
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the gateway is starting: it does not hold its lease yet",
+            )
         })
     }
 
@@ -90,7 +96,7 @@ impl AdminContext {
 }
 
 /// The routes.
-pub fn router(context: Arc<AdminContext>) -> Router {
+pub(crate) fn router(context: Arc<AdminContext>) -> Router {
     Router::new()
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(health::openapi))
@@ -105,7 +111,10 @@ pub fn router(context: Arc<AdminContext>) -> Router {
         .route("/readyz", get(health::readyz))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such path; see /openapi.json"))
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; see /openapi.json")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path does not take this method; see /openapi.json",
+            )
         })
         .with_state(context)
 }

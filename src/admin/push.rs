@@ -48,7 +48,10 @@ struct Target {
     all: Option<bool>,
 }
 
-pub(super) async fn push(State(context): State<Arc<AdminContext>>, body: Bytes) -> Result<Json<Value>, Problem> {
+pub(super) async fn push(
+    State(context): State<Arc<AdminContext>>,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
     let body: Body = parse(&body)?;
     if body.topic.is_empty() || body.topic.len() > 256 {
         return Err(Problem::invalid("topic must be 1-256 bytes"));
@@ -91,7 +94,9 @@ fn parse_users(ids: &[i64]) -> Result<Vec<UserId>, Problem> {
     let mut users = ids
         .iter()
         .enumerate()
-        .map(|(i, &id)| UserId::new(id).map_err(|error| Problem::invalid(format!("target.users[{i}]: {error}"))))
+        .map(|(i, &id)| {
+            UserId::new(id).map_err(|error| Problem::invalid(format!("target.users[{i}]: {error}")))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     users.sort_unstable();
     users.dedup();

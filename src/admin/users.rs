@@ -40,7 +40,10 @@ pub(super) async fn route(State(context): Context, Path(user): Path<String>) -> 
     })))
 }
 
-pub(super) async fn connections(State(context): Context, Path(user): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn connections(
+    State(context): Context,
+    Path(user): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let user = parse_user(&user)?;
     let ports = context.pipeline()?.ports();
     let route = find(ports, user).await?;
@@ -50,10 +53,15 @@ pub(super) async fn connections(State(context): Context, Path(user): Path<String
         let here = device.seat.gateway == ports.own;
         if let Some(peer) = ports.hub.peer(user, &device.device).filter(|_| here) {
             let (frames, bytes) = peer.outbox.backlog();
-            described["idleMs"] = json!(now.saturating_sub(peer.last_seen()));
-            described["queuedFrames"] = json!(frames);
-            described["queuedBytes"] = json!(bytes);
-            described["sendsInFlight"] = json!(peer.in_flight());
+            let local = json!({
+                "idleMs": now.saturating_sub(peer.last_seen()),
+                "queuedFrames": frames,
+                "queuedBytes": bytes,
+                "sendsInFlight": peer.in_flight(),
+            });
+            if let (Some(described), Value::Object(local)) = (described.as_object_mut(), local) {
+                described.extend(local);
+            }
         }
         described
     };

@@ -18,13 +18,13 @@ struct Sent {
 
 /// Numbers what leaves, per destination.
 #[derive(Debug, Default)]
-pub struct Outbound {
+pub(crate) struct Outbound {
     destinations: HashMap<GatewayId, Sent>,
 }
 
 impl Outbound {
     /// The number of the next message to `gateway`.
-    pub fn next(&mut self, gateway: &GatewayId, now_ms: u64) -> u64 {
+    pub(crate) fn next(&mut self, gateway: &GatewayId, now_ms: u64) -> u64 {
         if !self.destinations.contains_key(gateway) {
             self.destinations.insert(gateway.clone(), Sent { counter: 0, at_ms: now_ms, repeated: false });
         }
@@ -36,7 +36,7 @@ impl Outbound {
     }
 
     /// Destinations whose last number is due to be repeated.
-    pub fn repeats(&mut self, now_ms: u64) -> Vec<(GatewayId, u64)> {
+    pub(crate) fn repeats(&mut self, now_ms: u64) -> Vec<(GatewayId, u64)> {
         self.destinations.retain(|_, sent| now_ms.saturating_sub(sent.at_ms) < FORGET_AFTER_MS);
         let mut due = Vec::new();
         for (gateway, sent) in &mut self.destinations {
@@ -51,7 +51,7 @@ impl Outbound {
 
 /// What a number says about the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Continuity {
+pub(crate) enum Continuity {
     /// Nothing is missing.
     Whole,
     /// The first message seen of this source and epoch.
@@ -62,13 +62,20 @@ pub enum Continuity {
 
 /// Follows what arrives, per source.
 #[derive(Debug, Default)]
-pub struct Inbound {
+pub(crate) struct Inbound {
     sources: HashMap<(GatewayId, u64), (u64, u64)>,
 }
 
 impl Inbound {
     /// Takes note of a message's number; one without items repeats the last.
-    pub fn observe(&mut self, source: &GatewayId, epoch: u64, counter: u64, has_items: bool, now_ms: u64) -> Continuity {
+    pub(crate) fn observe(
+        &mut self,
+        source: &GatewayId,
+        epoch: u64,
+        counter: u64,
+        has_items: bool,
+        now_ms: u64,
+    ) -> Continuity {
         let key = (source.clone(), epoch);
         let before = self.sources.insert(key, (counter, now_ms));
         let Some((last, _)) = before else {

@@ -14,7 +14,7 @@ use crate::wire::pb::BusItem;
 
 /// Who is connected.
 #[derive(Default)]
-pub struct MemoryExchange {
+pub(crate) struct MemoryExchange {
     gateways: RwLock<HashMap<GatewayId, (Epoch, Receiver)>>,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Debug for MemoryExchange {
 
 /// One gateway on the exchange.
 #[derive(Debug)]
-pub struct MemoryBus {
+pub(crate) struct MemoryBus {
     exchange: Arc<MemoryExchange>,
     own: Destination,
 }
@@ -34,7 +34,7 @@ pub struct MemoryBus {
 impl MemoryBus {
     /// Joins; items for this gateway and epoch go to `receiver`.
     #[must_use]
-    pub fn join(exchange: Arc<MemoryExchange>, own: Destination, receiver: Receiver) -> Self {
+    pub(crate) fn join(exchange: Arc<MemoryExchange>, own: Destination, receiver: Receiver) -> Self {
         exchange.gateways.write().insert(own.gateway.clone(), (own.epoch, receiver));
         Self { exchange, own }
     }

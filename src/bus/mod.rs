@@ -20,8 +20,8 @@ mod redis;
 
 use std::sync::Arc;
 
-pub use memory::{MemoryBus, MemoryExchange};
-pub use redis::RedisBus;
+pub(crate) use memory::{MemoryBus, MemoryExchange};
+pub(crate) use redis::RedisBus;
 
 use crate::telemetry::metrics;
 use crate::types::Epoch;
@@ -29,14 +29,14 @@ use crate::types::GatewayId;
 use crate::wire::pb::{BusItem, BusMessage};
 
 /// The layout this build writes and the newest it reads.
-pub const BUS_VERSION: u32 = 1;
+pub(crate) const BUS_VERSION: u32 = 1;
 
 /// Takes what arrives: the source gateway and one item.
-pub type Receiver = Arc<dyn Fn(&GatewayId, BusItem) + Send + Sync>;
+pub(crate) type Receiver = Arc<dyn Fn(&GatewayId, BusItem) + Send + Sync>;
 
 /// A gateway as an address; epoch 0 = whichever runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Destination {
+pub(crate) struct Destination {
     /// Its name.
     pub gateway: GatewayId,
     /// Its cold start.
@@ -45,7 +45,7 @@ pub struct Destination {
 
 /// The backends.
 #[derive(Debug)]
-pub enum Bus {
+pub(crate) enum Bus {
     /// Gateways of one process.
     Memory(MemoryBus),
     /// Redis pub/sub.
@@ -55,7 +55,7 @@ pub enum Bus {
 impl Bus {
     /// `Deliver`: queues an item for a gateway. Never waits; returns whether
     /// there was room.
-    pub fn publish(&self, to: Destination, item: BusItem) -> bool {
+    pub(crate) fn publish(&self, to: Destination, item: BusItem) -> bool {
         let queued = match self {
             Self::Memory(bus) => bus.publish(&to, item),
             Self::Redis(bus) => bus.publish(to, item),

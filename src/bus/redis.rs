@@ -33,7 +33,7 @@ const MAX_BACKOFF_MS: u64 = 1_000;
 
 /// One gateway on the bus.
 #[derive(Debug)]
-pub struct RedisBus {
+pub(crate) struct RedisBus {
     queue: mpsc::Sender<(Destination, BusItem)>,
     subscribed: watch::Receiver<u64>,
 }
@@ -41,13 +41,31 @@ pub struct RedisBus {
 impl RedisBus {
     /// Starts the publisher and the subscriber of `own`, until `stop`.
     #[must_use]
-    pub fn start(client: Client, keys: Keys, own: Destination, receiver: Receiver, stop: &CancellationToken) -> Self {
+    pub(crate) fn start(
+        client: Client,
+        keys: Keys,
+        own: Destination,
+        receiver: Receiver,
+        stop: &CancellationToken,
+    ) -> Self {
         let (queue, items) = mpsc::channel(QUEUE);
         let (subscribed, watcher) = watch::channel(0);
-        let publisher = Publisher { client: client.clone(), keys: keys.clone(), own: own.clone(), counters: Outbound::default() };
+        let publisher = Publisher {
+            client: client.clone(),
+            keys: keys.clone(),
+            own: own.clone(),
+            counters: Outbound::default(),
+        };
         let token = stop.clone();
         tokio::spawn(async move { token.run_until_cancelled(publisher.run(items)).await });
-        let subscriber = Subscriber { client, channel: keys.channel(&own.gateway), own, receiver, subscribed, inbound: Inbound::default() };
+        let subscriber = Subscriber {
+            client,
+            channel: keys.channel(&own.gateway),
+            own,
+            receiver,
+            subscribed,
+            inbound: Inbound::default(),
+        };
         let token = stop.clone();
         tokio::spawn(async move { token.run_until_cancelled(subscriber.run()).await });
         Self { queue, subscribed: watcher }
@@ -56,7 +74,7 @@ impl RedisBus {
     /// Counts subscriptions made; 0 = not subscribed right now. A number that
     /// changed means messages may have been missed.
     #[must_use]
-    pub fn subscribed(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribed(&self) -> watch::Receiver<u64> {
         self.subscribed.clone()
     }
 
@@ -182,7 +200,9 @@ impl Subscriber {
     async fn subscribe(&self) -> Result<redis::aio::PubSub, crate::redis::RedisError> {
         let mut connection = self.client.pubsub().await?;
         let patience = self.client.timeout().max(Duration::from_secs(1));
-        timeout(patience, connection.subscribe(&self.channel)).await.map_err(|_| crate::redis::RedisError::Timeout)??;
+        timeout(patience, connection.subscribe(&self.channel))
+            .await
+            .map_err(|_| crate::redis::RedisError::Timeout)??;
         Ok(connection)
     }
 
@@ -224,7 +244,13 @@ impl Subscriber {
         // Counter 0 stands outside the count: probes of the subscription.
         if message.counter > 0 {
             let has_items = !message.items.is_empty();
-            let seen = self.inbound.observe(&source, message.source_epoch, message.counter, has_items, monotonic_ms());
+            let seen = self.inbound.observe(
+                &source,
+                message.source_epoch,
+                message.counter,
+                has_items,
+                monotonic_ms(),
+            );
             if seen == Continuity::Hole {
                 metrics().bus_gaps.increment(1);
                 warn!(%source, counter = message.counter, "bus messages were lost");
@@ -273,4 +299,3 @@ async fn probe(client: Client, channel: String, own: Destination) {
         let _ = client.command::<i64>(command).await;
     }
 }
-

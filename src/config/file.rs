@@ -19,7 +19,7 @@ use super::{JwtAlgorithm, Secret};
 /// Top level.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct File {
+pub(crate) struct File {
     /// WebSocket listener, `IP:port`; port 0 draws one. Default
     /// `127.0.0.1:7700`. Anything but loopback needs `auth.mode = "jwt"`.
     pub listen: Address,
@@ -52,7 +52,7 @@ pub struct File {
 /// `[admin]`: the HTTP interface for operators and metrics.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct AdminTable {
+pub(crate) struct AdminTable {
     /// Listener, `IP:port`; port 0 draws one. Default `127.0.0.1:7701`.
     /// Anything but loopback needs an API key.
     pub listen: Address,
@@ -66,7 +66,7 @@ pub struct AdminTable {
 /// `[redis]`: what gateways share.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct RedisTable {
+pub(crate) struct RedisTable {
     /// `redis://[user:password@]host[:port][/db]`. Default: none, the gateway
     /// is alone and keeps messages in `data_dir`.
     pub url: Option<Secret>,
@@ -80,7 +80,7 @@ pub struct RedisTable {
 /// `[auth]`: how clients prove who they are.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct AuthTable {
+pub(crate) struct AuthTable {
     /// `"none"`: the query names the identity, on loopback only; `"jwt"`:
     /// signed tokens. Default `"none"`.
     pub mode: ModeWord,
@@ -98,7 +98,7 @@ pub struct AuthTable {
 /// Values of `auth.mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ModeWord {
+pub(crate) enum ModeWord {
     /// Identity from the query.
     None,
     /// Signed tokens.
@@ -109,7 +109,7 @@ pub enum ModeWord {
 /// sources of key material is set.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
-pub struct KeyTable {
+pub(crate) struct KeyTable {
     /// `"HS256"`, `"RS256"`, `"ES256"` or `"EdDSA"`: the only algorithm this
     /// key is used with. Required.
     pub algorithm: JwtAlgorithm,
@@ -128,7 +128,7 @@ pub struct KeyTable {
 /// `[limits]`: bounds on what one client can cost.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct LimitsTable {
+pub(crate) struct LimitsTable {
     /// Largest WebSocket message and frame, bytes, 1024-16777216. Default
     /// 131072.
     pub max_frame_bytes: usize,
@@ -156,7 +156,7 @@ pub struct LimitsTable {
 /// `[heartbeat]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct HeartbeatTable {
+pub(crate) struct HeartbeatTable {
     /// Interval told to clients, 1s-35s. Default `30s`. Use 15s-35s: below,
     /// phones wake too often; the low end is there to make trials short.
     pub interval: Time,
@@ -165,7 +165,7 @@ pub struct HeartbeatTable {
 /// `[route]`: how long a user is known to be here.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct RouteTable {
+pub(crate) struct RouteTable {
     /// Shortest time between two refreshes of a user's route, 1s-50s. Default
     /// `40s`: a route lives 120 s, so one lost refresh does no harm.
     pub refresh: Time,
@@ -174,7 +174,7 @@ pub struct RouteTable {
 /// `[log]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
-pub struct LogTable {
+pub(crate) struct LogTable {
     /// Filter in `tracing` syntax, e.g. `info,tidegate=debug`. Default `info`.
     pub filter: String,
     /// `"text"` or `"json"` lines. Default `"text"`.
@@ -184,7 +184,7 @@ pub struct LogTable {
 /// Values of `log.format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum FormatWord {
+pub(crate) enum FormatWord {
     /// For eyes.
     Text,
     /// For machines.
@@ -269,7 +269,7 @@ impl Default for LogTable {
 /// A listener, `IP:port`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Address(pub SocketAddr);
+pub(crate) struct Address(pub SocketAddr);
 
 impl Address {
     const fn loopback(port: u16) -> Self {
@@ -289,7 +289,7 @@ impl TryFrom<String> for Address {
 /// A length of time, written with its unit.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Time(pub Duration);
+pub(crate) struct Time(pub Duration);
 
 impl Time {
     const fn seconds(seconds: u64) -> Self {

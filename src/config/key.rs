@@ -15,7 +15,7 @@ const RSA_DER_BYTES: std::ops::RangeInclusive<usize> = 256..=544;
 
 /// Why key material was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
+pub(crate) enum KeyError {
     /// The HS256 secret is too short.
     #[error("an HS256 secret has at least 32 bytes")]
     ShortSecret,

@@ -25,10 +25,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::ConfigErrors;
-pub use key::KeyError;
+pub(crate) use key::KeyError;
 pub use layers::process_env;
 pub use resolve::{Flags, resolve};
-pub use secret::Secret;
+pub(crate) use secret::Secret;
 use serde::Deserialize;
 
 use crate::types::GatewayId;

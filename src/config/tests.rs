@@ -131,7 +131,7 @@ fn every_key_has_a_variable() {
             assert!(!found.is_err_and(|e| e.contains("unknown")), "{variable}");
         }
     }
-    assert_eq!(variables, 26);
+    assert_eq!(variables, 27);
 }
 
 #[test]

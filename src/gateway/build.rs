@@ -1,7 +1,7 @@
 //! From configuration to a gateway that is bound and about to run.
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -91,6 +91,7 @@ impl Gateway {
             started_at: unix_ms(),
             listen,
             admin: admin_address,
+            leased: Arc::new(AtomicBool::new(config.redis.is_none())),
         });
         let keys = Keys::new(config.redis.as_ref().map_or("", |redis| &redis.prefix));
         Ok(Self {
@@ -169,7 +170,9 @@ impl Gateway {
         let node = loop {
             match node_lease.acquire(MAX_NODE).await {
                 Ok(Some(node)) => break node,
-                Ok(None) => return Err(GatewayError::Setup("all 1024 node numbers of message ids are taken".into())),
+                Ok(None) => {
+                    return Err(GatewayError::Setup("all 1024 node numbers of message ids are taken".into()));
+                }
                 Err(error) => {
                     warn!(%error, "no node number yet");
                     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
@@ -186,11 +189,16 @@ impl Gateway {
         let store = Store::Redis(store);
         let level = store.level();
         if level < 2 {
-            warn!(level, "sends are acknowledged below level 2: this Redis does not sync each write to disk (appendfsync always, noeviction)");
+            warn!(
+                level,
+                "sends are acknowledged below level 2: this Redis does not sync each write to disk (appendfsync always, noeviction)"
+            );
         }
         let routes = Routes::Redis(RedisRoutes::new(client.clone(), self.keys.clone(), own, ROUTE_TTL));
         let ports = self.ports(routes, Bus::Redis(bus), store, node);
-        let joined = Joined { client: client.clone(), lease, node: node_lease, record, subscribed };
+        self.admin.leased.store(true, Ordering::Relaxed);
+        let leased = Arc::clone(&self.admin.leased);
+        let joined = Joined { client: client.clone(), lease, node: node_lease, record, subscribed, leased };
         Ok((ports, Some((joined, node))))
     }
 
@@ -215,12 +223,13 @@ struct Joined {
     node: NodeLease,
     record: LeaseRecord,
     subscribed: watch::Receiver<u64>,
+    leased: Arc<AtomicBool>,
 }
 
 impl Joined {
     fn into_membership(self, ports: Arc<Ports>) -> Membership {
-        let Self { client, lease, node, record, subscribed } = self;
-        Membership { ports, client, lease, node, record, subscribed }
+        let Self { client, lease, node, record, subscribed, leased } = self;
+        Membership { ports, client, lease, node, record, subscribed, leased }
     }
 }
 

@@ -46,8 +46,9 @@ impl DataDir {
             .write(true)
             .open(path.join(LOCK))
             .map_err(|error| failed(error.to_string()))?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-            .map_err(|_| failed("another gateway is running on it; give each its own with --data-dir".to_owned()))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| {
+            failed("another gateway is running on it; give each its own with --data-dir".to_owned())
+        })?;
         let stored = read(&path.join(IDENTITY)).map_err(failed)?;
         let id = match (configured, &stored) {
             (Some(id), _) => id.clone(),

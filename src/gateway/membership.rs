@@ -1,6 +1,7 @@
 //! One of many: the lease kept, and routes brought back after an outage.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -25,6 +26,8 @@ pub(super) struct Membership {
     pub(super) node: NodeLease,
     pub(super) record: LeaseRecord,
     pub(super) subscribed: watch::Receiver<u64>,
+    /// Whether the lease is known to be held; shown by readiness.
+    pub(super) leased: Arc<AtomicBool>,
 }
 
 impl Membership {
@@ -33,31 +36,47 @@ impl Membership {
     pub(super) async fn keep(self, node: u16, stop: CancellationToken) -> Option<LeaseRecord> {
         let rebind = Arc::new(Notify::new());
         let binder = tokio::spawn(rebind_on(Arc::clone(&self.ports), Arc::clone(&rebind)));
-        let watcher = tokio::spawn(watch(self.client.link(), self.subscribed.clone(), Arc::clone(&rebind)));
-        let usurper = stop.run_until_cancelled(self.renew(node, &rebind)).await;
+        let returned = Arc::new(Notify::new());
+        let watcher = tokio::spawn(watch(self.client.link(), self.subscribed.clone(), Arc::clone(&returned)));
+        let usurper = stop.run_until_cancelled(self.renew(node, &returned, &rebind)).await;
         binder.abort();
         watcher.abort();
         usurper
     }
 
-    async fn renew(mut self, mut node: u16, rebind: &Notify) -> LeaseRecord {
+    /// Renews in time, and at once when Redis has `returned`. A route counts
+    /// only as long as the lease behind it: the lease comes first, then
+    /// `rebind`.
+    async fn renew(mut self, mut node: u16, returned: &Notify, rebind: &Notify) -> LeaseRecord {
         let mut tick = interval(RENEW_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut owed = false;
         loop {
-            tick.tick().await;
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = returned.notified() => owed = true,
+            }
             self.record.connections = u64::try_from(self.ports.hub.connections()).unwrap_or(u64::MAX);
             match self.lease.renew(&self.record).await {
-                Ok(Renewal::Renewed) => {}
+                Ok(Renewal::Renewed) => self.leased.store(true, Ordering::Relaxed),
                 Ok(Renewal::Retaken) => {
                     metrics().lease_lost.increment(1);
                     warn!("lease was gone and is taken again; binding every route anew");
-                    rebind.notify_one();
+                    self.leased.store(true, Ordering::Relaxed);
+                    owed = true;
                 }
                 Ok(Renewal::Lost(holder)) => {
                     error!(?holder, "another process holds the lease of this gateway id");
                     return *holder;
                 }
-                Err(error) => warn!(%error, "lease not renewed"),
+                Err(error) => {
+                    self.leased.store(false, Ordering::Relaxed);
+                    warn!(%error, "lease not renewed");
+                    continue;
+                }
+            }
+            if std::mem::take(&mut owed) {
+                rebind.notify_one();
             }
             match self.node.renew(node).await {
                 Ok(true) => {}
@@ -74,9 +93,9 @@ impl Membership {
     }
 }
 
-/// Asks for a re-bind whenever the connection or the subscription is another
+/// Tells whenever the connection or the subscription is another
 /// one than before: what happened in between is unknown.
-async fn watch(mut link: watch::Receiver<Link>, mut subscribed: watch::Receiver<u64>, rebind: Arc<Notify>) {
+async fn watch(mut link: watch::Receiver<Link>, mut subscribed: watch::Receiver<u64>, returned: Arc<Notify>) {
     let generation = |link: &Link| match link {
         Link::Up { generation, .. } => *generation,
         Link::Down => 0,
@@ -92,7 +111,7 @@ async fn watch(mut link: watch::Receiver<Link>, mut subscribed: watch::Receiver<
         metrics().redis_up.set(if up { 1.0 } else { 0.0 });
         if up && now != known {
             known = now;
-            rebind.notify_one();
+            returned.notify_one();
         }
     }
 }

@@ -35,7 +35,8 @@ pub enum Exit {
 impl Gateway {
     /// Runs until a signal or until another process takes the lease.
     pub async fn run(mut self) -> Result<Exit, GatewayError> {
-        let mut signals = Signals::install().map_err(|error| GatewayError::Setup(format!("signals: {error}")))?;
+        let mut signals =
+            Signals::install().map_err(|error| GatewayError::Setup(format!("signals: {error}")))?;
         let (listen, admin_address) = self.addresses();
         let router = admin::router(Arc::clone(&self.admin));
         if let Some(listener) = self.admin_listener.take() {
@@ -75,9 +76,10 @@ impl Gateway {
         tokio::spawn(wheel::turn(Arc::clone(&pipeline), arrivals, rhythm, admin.recorder.clone()));
         let permits = Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS)));
         let accepting = stop.child_token();
-        let accept = tokio::spawn(net::accept(listener, permits, accepting.clone(), move |stream, peer, permit| {
-            tokio::spawn(session::establish(Arc::clone(&context), stream, peer, permit));
-        }));
+        let accept =
+            tokio::spawn(net::accept(listener, permits, accepting.clone(), move |stream, peer, permit| {
+                tokio::spawn(session::establish(Arc::clone(&context), stream, peer, permit));
+            }));
         let leaving = stop.child_token();
         let kept = membership.map(|(membership, node)| tokio::spawn(membership.keep(node, leaving.clone())));
         phase.send_replace(Phase::Running);

@@ -14,6 +14,6 @@ mod outbox;
 mod peer;
 mod registry;
 
-pub use outbox::{Class, Ending, Frame, OutboxLimits};
-pub use peer::{Peer, PeerIdentity};
-pub use registry::{Hub, Registered};
+pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits};
+pub(crate) use peer::{Peer, PeerIdentity};
+pub(crate) use registry::{Hub, Registered};

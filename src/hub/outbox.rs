@@ -11,7 +11,7 @@ use crate::types::CloseReason;
 
 /// What a frame is worth when there is no room for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub(crate) enum Class {
     /// Answers and protocol frames: never dropped while the connection lives.
     Control,
     /// A copy of a stored message.
@@ -22,7 +22,7 @@ pub enum Class {
 
 /// One finished WebSocket frame.
 #[derive(Debug, Clone)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// The bytes as they go on the wire.
     pub bytes: Bytes,
     /// Its worth.
@@ -34,14 +34,14 @@ pub struct Frame {
 impl Frame {
     /// An answer or protocol frame.
     #[must_use]
-    pub const fn control(bytes: Bytes, kind: FrameKind) -> Self {
+    pub(crate) const fn control(bytes: Bytes, kind: FrameKind) -> Self {
         Self { bytes, class: Class::Control, kind }
     }
 }
 
 /// How a connection is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// Why.
     pub reason: CloseReason,
     /// What the `Kick` says, where one is sent.
@@ -51,14 +51,14 @@ pub struct Ending {
 impl Ending {
     /// With the advice of the close table.
     #[must_use]
-    pub const fn of(reason: CloseReason) -> Self {
+    pub(crate) const fn of(reason: CloseReason) -> Self {
         Self { reason, may_reconnect: reason.row().may_reconnect }
     }
 }
 
 /// Bounds of one outbox.
 #[derive(Debug, Clone, Copy)]
-pub struct OutboxLimits {
+pub(crate) struct OutboxLimits {
     /// Most bytes queued and not yet in the kernel.
     pub bytes: u32,
     /// Most frames queued and not yet in the kernel.
@@ -79,7 +79,7 @@ struct State {
 /// Many senders, one connection that drains. Bytes count until the kernel has
 /// them, so a reader that stalls is seen by its bound.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     state: Mutex<State>,
 }
 
@@ -87,7 +87,7 @@ impl Outbox {
     /// Queues a frame and wakes the connection. A full outbox drops an
     /// ephemeral frame and ends the connection as a slow consumer on any
     /// other. Returns whether it was queued.
-    pub fn push(&self, frame: Frame, limits: OutboxLimits) -> bool {
+    pub(crate) fn push(&self, frame: Frame, limits: OutboxLimits) -> bool {
         let size = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
         let is_push = frame.class == Class::Push;
         if is_push {
@@ -103,7 +103,8 @@ impl Outbox {
         }
         // Half the room is kept from frames that were never promised.
         let share = if frame.class == Class::Ephemeral { 2 } else { 1 };
-        let full = state.bytes.saturating_add(size) > limits.bytes / share || state.frames >= limits.frames / share;
+        let full =
+            state.bytes.saturating_add(size) > limits.bytes / share || state.frames >= limits.frames / share;
         if full && frame.class == Class::Ephemeral {
             drop(state);
             metrics().dropped_ephemeral.increment(1);
@@ -132,7 +133,7 @@ impl Outbox {
     /// Puts a frame before everything queued: `Ready` goes first, however
     /// early a delivery came. Not bounded; called once, before the connection
     /// runs.
-    pub fn push_front(&self, frame: Frame) {
+    pub(crate) fn push_front(&self, frame: Frame) {
         let mut state = self.state.lock();
         state.bytes = state.bytes.saturating_add(u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX));
         state.frames += 1;
@@ -141,7 +142,7 @@ impl Outbox {
 
     /// Asks the connection to end after what is queued; the first asker wins.
     /// Returns whether that was this one.
-    pub fn end(&self, ending: Ending) -> bool {
+    pub(crate) fn end(&self, ending: Ending) -> bool {
         let mut state = self.state.lock();
         let first = state.ending.is_none() && !state.closed;
         if first {
@@ -155,18 +156,10 @@ impl Outbox {
         first
     }
 
-    /// Wakes the connection without queueing anything.
-    pub fn wake(&self) {
-        let waker = self.state.lock().waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
     /// Takes every queued frame, and remembers whom to wake for the next one.
     /// Called by the connection's task only, which gives back what the kernel
     /// did not take ([`Self::restore`]).
-    pub fn take(&self, waker: &Waker) -> (VecDeque<Frame>, Option<Ending>) {
+    pub(crate) fn take(&self, waker: &Waker) -> (VecDeque<Frame>, Option<Ending>) {
         let mut state = self.state.lock();
         match &mut state.waker {
             Some(known) if known.will_wake(waker) => {}
@@ -177,7 +170,7 @@ impl Outbox {
 
     /// Gives back a taken queue, after the kernel took `frames` whole frames
     /// of `bytes` in all. An empty one gives back its memory for reuse.
-    pub fn restore(&self, mut queue: VecDeque<Frame>, bytes: usize, frames: usize) {
+    pub(crate) fn restore(&self, mut queue: VecDeque<Frame>, bytes: usize, frames: usize) {
         let mut state = self.state.lock();
         state.bytes = state.bytes.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
         state.frames = state.frames.saturating_sub(u32::try_from(frames).unwrap_or(u32::MAX));
@@ -186,7 +179,7 @@ impl Outbox {
     }
 
     /// Gives back the memory of an empty queue.
-    pub fn shrink(&self) {
+    pub(crate) fn shrink(&self) {
         let mut state = self.state.lock();
         if state.queue.is_empty() {
             state.queue = VecDeque::new();
@@ -194,7 +187,7 @@ impl Outbox {
     }
 
     /// No more frames: the connection is gone. Returns what was left.
-    pub fn close(&self) -> VecDeque<Frame> {
+    pub(crate) fn close(&self) -> VecDeque<Frame> {
         let mut state = self.state.lock();
         state.closed = true;
         state.waker = None;
@@ -203,13 +196,13 @@ impl Outbox {
 
     /// Whether the connection is gone.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
 
     /// Frames and bytes not yet in the kernel.
     #[must_use]
-    pub fn backlog(&self) -> (u32, u32) {
+    pub(crate) fn backlog(&self) -> (u32, u32) {
         let state = self.state.lock();
         (state.frames, state.bytes)
     }

@@ -7,7 +7,7 @@ use crate::types::{ConnId, DeviceId, UserId, monotonic_ms};
 
 /// Who is at the other end; fixed for the life of the connection.
 #[derive(Debug, Clone)]
-pub struct PeerIdentity {
+pub(crate) struct PeerIdentity {
     /// The connection.
     pub conn: ConnId,
     /// Its user.
@@ -21,7 +21,7 @@ pub struct PeerIdentity {
 /// Identity, signs of life and the outbox. Shared; everything in it is either
 /// fixed, atomic, or behind the outbox's own short lock.
 #[derive(Debug)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// Who it is.
     pub identity: PeerIdentity,
     /// Frames on their way to it.
@@ -44,7 +44,7 @@ pub struct Peer {
 impl Peer {
     /// A connection seen just now.
     #[must_use]
-    pub fn new(identity: PeerIdentity, bound: u64, limits: OutboxLimits) -> Self {
+    pub(crate) fn new(identity: PeerIdentity, bound: u64, limits: OutboxLimits) -> Self {
         let now = monotonic_ms();
         Self {
             identity,
@@ -60,73 +60,73 @@ impl Peer {
     }
 
     /// Queues a frame for this connection; returns whether there was room.
-    pub fn answer(&self, frame: Frame) -> bool {
+    pub(crate) fn answer(&self, frame: Frame) -> bool {
         self.outbox.push(frame, self.limits)
     }
 
     /// The store's time of the first bind; 0 = not bound yet.
     #[must_use]
-    pub fn bound(&self) -> u64 {
+    pub(crate) fn bound(&self) -> u64 {
         self.bound.load(Ordering::Acquire)
     }
 
     /// Remembers the first bind.
-    pub fn set_bound(&self, bound: u64) {
+    pub(crate) fn set_bound(&self, bound: u64) {
         self.bound.store(bound, Ordering::Release);
     }
 
     /// Monotonic ms of the last inbound frame.
     #[must_use]
-    pub fn last_seen(&self) -> u64 {
+    pub(crate) fn last_seen(&self) -> u64 {
         self.last_seen.load(Ordering::Relaxed)
     }
 
     /// A frame came in.
-    pub fn seen(&self, now_ms: u64) {
+    pub(crate) fn seen(&self, now_ms: u64) {
         self.last_seen.store(now_ms, Ordering::Relaxed);
     }
 
     /// Monotonic ms of the last route refresh.
     #[must_use]
-    pub fn refreshed(&self) -> u64 {
+    pub(crate) fn refreshed(&self) -> u64 {
         self.refreshed.load(Ordering::Relaxed)
     }
 
     /// The route was refreshed, or is about to be.
-    pub fn set_refreshed(&self, now_ms: u64) {
+    pub(crate) fn set_refreshed(&self, now_ms: u64) {
         self.refreshed.store(now_ms, Ordering::Relaxed);
     }
 
     /// Since when nothing could be written, monotonic ms.
     #[must_use]
-    pub fn stalled_since(&self) -> Option<u64> {
+    pub(crate) fn stalled_since(&self) -> Option<u64> {
         Some(self.stalled.load(Ordering::Relaxed)).filter(|&ms| ms > 0)
     }
 
     /// Nothing could be written: starts the clock if it is not running.
-    pub fn stall(&self, now_ms: u64) {
+    pub(crate) fn stall(&self, now_ms: u64) {
         let _ = self.stalled.compare_exchange(0, now_ms.max(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Something was written, but not all: the clock starts again.
-    pub fn restall(&self, now_ms: u64) {
+    pub(crate) fn restall(&self, now_ms: u64) {
         self.stalled.store(now_ms.max(1), Ordering::Relaxed);
     }
 
     /// Everything was written.
-    pub fn unstall(&self) {
+    pub(crate) fn unstall(&self) {
         self.stalled.store(0, Ordering::Relaxed);
     }
 
     /// Since when an inbound message is unfinished, monotonic ms.
     #[must_use]
-    pub fn partial_since(&self) -> Option<u64> {
+    pub(crate) fn partial_since(&self) -> Option<u64> {
         Some(self.partial.load(Ordering::Relaxed)).filter(|&ms| ms > 0)
     }
 
     /// Whether an inbound message is unfinished now; `fresh` = it is another
     /// one than before.
-    pub fn set_partial(&self, partial: bool, fresh: bool, now_ms: u64) {
+    pub(crate) fn set_partial(&self, partial: bool, fresh: bool, now_ms: u64) {
         if !partial {
             self.partial.store(0, Ordering::Relaxed);
         } else if fresh || self.partial.load(Ordering::Relaxed) == 0 {
@@ -136,17 +136,17 @@ impl Peer {
 
     /// Sends not yet answered.
     #[must_use]
-    pub fn in_flight(&self) -> u32 {
+    pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Acquire)
     }
 
     /// A send goes to the pipeline.
-    pub fn send_started(&self) {
+    pub(crate) fn send_started(&self) {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
     }
 
     /// A send was answered.
-    pub fn send_answered(&self) {
+    pub(crate) fn send_answered(&self) {
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -34,7 +34,8 @@ impl Devices {
 
     /// Returns whether nobody is left.
     fn remove(&mut self, gone: &Arc<Peer>) -> bool {
-        let mut left: Vec<_> = self.as_slice().iter().filter(|peer| !Arc::ptr_eq(peer, gone)).cloned().collect();
+        let mut left: Vec<_> =
+            self.as_slice().iter().filter(|peer| !Arc::ptr_eq(peer, gone)).cloned().collect();
         match (left.pop(), left.is_empty()) {
             (None, _) => return true,
             (Some(last), true) => *self = Self::One(last),
@@ -49,7 +50,7 @@ impl Devices {
 
 /// Who won when a device was registered.
 #[derive(Debug)]
-pub enum Registered {
+pub(crate) enum Registered {
     /// The device was not here.
     New,
     /// It was: this older connection is to be ended.
@@ -60,7 +61,7 @@ pub enum Registered {
 
 /// The connections of this gateway.
 #[derive(Debug)]
-pub struct Hub {
+pub(crate) struct Hub {
     users: DashMap<UserId, Devices, foldhash::fast::RandomState>,
     connections: AtomicUsize,
     limits: OutboxLimits,
@@ -69,7 +70,7 @@ pub struct Hub {
 impl Hub {
     /// An empty hub whose outboxes have these bounds.
     #[must_use]
-    pub fn new(limits: OutboxLimits) -> Self {
+    pub(crate) fn new(limits: OutboxLimits) -> Self {
         let shards = 128;
         let users = DashMap::with_hasher_and_shard_amount(foldhash::fast::RandomState::default(), shards);
         Self { users, connections: AtomicUsize::new(0), limits }
@@ -77,25 +78,25 @@ impl Hub {
 
     /// Live connections.
     #[must_use]
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
     /// Users with at least one live connection.
     #[must_use]
-    pub fn users(&self) -> usize {
+    pub(crate) fn users(&self) -> usize {
         self.users.len()
     }
 
     /// Bounds of every outbox.
     #[must_use]
-    pub const fn limits(&self) -> OutboxLimits {
+    pub(crate) const fn limits(&self) -> OutboxLimits {
         self.limits
     }
 
     /// Makes a connection reachable. Of two connections of one device the one
     /// bound later stays, by the store's clock where both have it.
-    pub fn register(&self, peer: &Arc<Peer>) -> Registered {
+    pub(crate) fn register(&self, peer: &Arc<Peer>) -> Registered {
         let outcome = match self.users.entry(peer.identity.user) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Devices::One(Arc::clone(peer)));
@@ -103,7 +104,8 @@ impl Hub {
             }
             Entry::Occupied(mut occupied) => {
                 let devices = occupied.get_mut();
-                let twin = devices.as_slice().iter().find(|p| p.identity.device == peer.identity.device).cloned();
+                let twin =
+                    devices.as_slice().iter().find(|p| p.identity.device == peer.identity.device).cloned();
                 match twin {
                     Some(twin) if newer(&twin, peer) => Registered::Outdated,
                     Some(twin) => {
@@ -125,7 +127,7 @@ impl Hub {
     }
 
     /// Takes a connection out; harmless when it was replaced already.
-    pub fn remove(&self, peer: &Arc<Peer>) {
+    pub(crate) fn remove(&self, peer: &Arc<Peer>) {
         let mut removed = false;
         if let Entry::Occupied(mut occupied) = self.users.entry(peer.identity.user) {
             removed = occupied.get().as_slice().iter().any(|p| Arc::ptr_eq(p, peer));
@@ -140,13 +142,13 @@ impl Hub {
 
     /// The connections of one user.
     #[must_use]
-    pub fn peers(&self, user: UserId) -> Vec<Arc<Peer>> {
+    pub(crate) fn peers(&self, user: UserId) -> Vec<Arc<Peer>> {
         self.users.get(&user).map(|devices| devices.as_slice().to_vec()).unwrap_or_default()
     }
 
     /// The connection of one device.
     #[must_use]
-    pub fn peer(&self, user: UserId, device: &DeviceId) -> Option<Arc<Peer>> {
+    pub(crate) fn peer(&self, user: UserId, device: &DeviceId) -> Option<Arc<Peer>> {
         self.users
             .get(&user)
             .and_then(|devices| devices.as_slice().iter().find(|p| p.identity.device == *device).cloned())
@@ -154,7 +156,7 @@ impl Hub {
 
     /// Every connection, copied shard by shard.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<Peer>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Peer>> {
         let mut all = Vec::with_capacity(self.connections());
         for devices in &self.users {
             all.extend_from_slice(devices.as_slice());
@@ -164,20 +166,15 @@ impl Hub {
 
     /// Queues a frame for every connection of `user` but `except`; returns
     /// for how many.
-    pub fn deliver(&self, user: UserId, frame: &Frame, except: Option<&Arc<Peer>>) -> usize {
+    pub(crate) fn deliver(&self, user: UserId, frame: &Frame, except: Option<&Arc<Peer>>) -> usize {
         // The clone ends the guard before anything is queued.
         let Some(devices) = self.users.get(&user).map(|devices| devices.clone()) else { return 0 };
         let wanted = |peer: &&Arc<Peer>| except.is_none_or(|other| !Arc::ptr_eq(peer, other));
-        devices
-            .as_slice()
-            .iter()
-            .filter(wanted)
-            .filter(|peer| peer.answer(frame.clone()))
-            .count()
+        devices.as_slice().iter().filter(wanted).filter(|peer| peer.answer(frame.clone())).count()
     }
 
     /// Queues a frame for every connection; returns for how many.
-    pub fn deliver_all(&self, frame: &Frame) -> usize {
+    pub(crate) fn deliver_all(&self, frame: &Frame) -> usize {
         self.all().iter().filter(|peer| peer.answer(frame.clone())).count()
     }
 

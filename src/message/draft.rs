@@ -13,7 +13,7 @@ const MAX_MEDIA_FIELD: usize = 2048;
 
 /// Why a send is refused; names the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DraftError {
+pub(crate) enum DraftError {
     /// A field is wrong.
     #[error("{0}")]
     Invalid(String),
@@ -28,7 +28,7 @@ pub enum DraftError {
 impl DraftError {
     /// The code of the refusal.
     #[must_use]
-    pub const fn code(&self) -> ErrorCode {
+    pub(crate) const fn code(&self) -> ErrorCode {
         match self {
             Self::Invalid(_) => ErrorCode::Invalid,
             Self::Forbidden(_) => ErrorCode::Forbidden,
@@ -39,7 +39,7 @@ impl DraftError {
 
 /// A message that may be stored.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub(crate) struct Draft {
     /// Where.
     pub conversation: ConversationId,
     /// The message, still without id, seq, epoch and time.
@@ -50,7 +50,11 @@ pub struct Draft {
 
 impl Draft {
     /// Checks every field of a client's send.
-    pub fn from_client(request: SendMessageReq, from: UserId, device: &str) -> Result<Self, DraftError> {
+    pub(crate) fn from_client(
+        request: SendMessageReq,
+        from: UserId,
+        device: &str,
+    ) -> Result<Self, DraftError> {
         if request.r#type == i32::from(MessageType::System) {
             return Err(DraftError::Forbidden("type SYSTEM is the system's"));
         }
@@ -59,7 +63,7 @@ impl Draft {
 
     /// Checks every field of a send by the backend, on behalf of a user or of
     /// the system.
-    pub fn new(request: SendMessageReq, from: UserId, device: &str) -> Result<Self, DraftError> {
+    pub(crate) fn new(request: SendMessageReq, from: UserId, device: &str) -> Result<Self, DraftError> {
         if !valid_client_msg_id(&request.client_msg_id) {
             return Err(invalid("clientMsgId must be 1-64 characters of [A-Za-z0-9_.:-]"));
         }
@@ -77,7 +81,9 @@ impl Draft {
         }
         let content = match request.content {
             None => return Err(invalid("content must be set: textContent, mediaRef or binaryContent")),
-            Some(SendContent::TextContent(text)) if text.is_empty() => return Err(invalid("textContent is empty")),
+            Some(SendContent::TextContent(text)) if text.is_empty() => {
+                return Err(invalid("textContent is empty"));
+            }
             Some(SendContent::TextContent(text)) => Content::TextContent(text),
             Some(SendContent::MediaRef(media)) => Content::MediaRef(check_media(media)?),
             Some(SendContent::BinaryContent(bytes)) if bytes.is_empty() => {
@@ -88,10 +94,15 @@ impl Draft {
         if request.meta.len() > MAX_META_ENTRIES {
             return Err(invalid("meta has more than 64 entries"));
         }
-        if request.meta.iter().any(|(k, v)| k.is_empty() || k.len() > MAX_META_KEY || v.len() > MAX_META_VALUE) {
+        if request
+            .meta
+            .iter()
+            .any(|(k, v)| k.is_empty() || k.len() > MAX_META_KEY || v.len() > MAX_META_VALUE)
+        {
             return Err(invalid("meta keys must be 1-64 bytes and values at most 4096"));
         }
-        let mut push = Push { r#type: request.r#type, content: Some(content), meta: request.meta, ..Push::default() };
+        let mut push =
+            Push { r#type: request.r#type, content: Some(content), meta: request.meta, ..Push::default() };
         let content_hash = fnv1a64(&push.encode_to_vec());
         push.conversation_id = request.conversation_id;
         push.client_msg_id = request.client_msg_id;

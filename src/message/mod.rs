@@ -8,5 +8,5 @@
 mod draft;
 mod snowflake;
 
-pub use draft::{Draft, DraftError};
-pub use snowflake::{IdSource, MAX_NODE};
+pub(crate) use draft::{Draft, DraftError};
+pub(crate) use snowflake::{IdSource, MAX_NODE};

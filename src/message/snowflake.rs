@@ -4,14 +4,14 @@
 /// 2025-01-01T00:00:00Z; 41 bits of milliseconds last until 2094.
 const ORIGIN_MS: i64 = 1_735_689_600_000;
 /// The highest node number.
-pub const MAX_NODE: u16 = 1023;
+pub(crate) const MAX_NODE: u16 = 1023;
 const COUNT_BITS: u32 = 12;
 const NODE_BITS: u32 = 10;
 
 /// Numbers the messages of one node. Unique as long as no other source has
 /// the node, also while the clock goes backwards: time then stands still.
 #[derive(Debug)]
-pub struct IdSource {
+pub(crate) struct IdSource {
     node: u16,
     last_ms: i64,
     count: i64,
@@ -20,17 +20,17 @@ pub struct IdSource {
 impl IdSource {
     /// For `node`, 0 to [`MAX_NODE`].
     #[must_use]
-    pub const fn new(node: u16) -> Self {
+    pub(crate) const fn new(node: u16) -> Self {
         Self { node, last_ms: 0, count: 0 }
     }
 
     /// Moves to another node, when the old one's lease is gone.
-    pub const fn set_node(&mut self, node: u16) {
+    pub(crate) const fn set_node(&mut self, node: u16) {
         self.node = node;
     }
 
     /// The next id at this unix time in ms.
-    pub fn next(&mut self, now_ms: i64) -> i64 {
+    pub(crate) fn next(&mut self, now_ms: i64) -> i64 {
         if now_ms > self.last_ms {
             self.last_ms = now_ms;
             self.count = 0;

@@ -22,7 +22,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConn
 /// Accepts until `stop`: takes a permit and hands the socket to `spawn`, which
 /// must not wait. Without a permit the client gets 503. Running out of
 /// descriptors or memory pauses accepting, 10 ms to 1 s, and never ends it.
-pub async fn run(
+pub(crate) async fn run(
     listener: TcpListener,
     permits: Arc<Semaphore>,
     stop: CancellationToken,

@@ -15,5 +15,5 @@
 mod accept;
 mod socket;
 
-pub use accept::run as accept;
-pub use socket::Listener;
+pub(crate) use accept::run as accept;
+pub(crate) use socket::Listener;

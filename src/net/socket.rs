@@ -35,13 +35,13 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// A bound socket that does not listen yet: a connect is refused, not left
 /// waiting, until the gateway can serve it.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     socket: Socket,
 }
 
 impl Listener {
     /// Binds; port 0 draws one.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart must not wait for the connections of the last run.
         socket.set_reuse_address(true)?;
@@ -57,12 +57,12 @@ impl Listener {
     }
 
     /// The address it got.
-    pub fn address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an IP socket"))
     }
 
     /// Begins to accept.
-    pub fn listen(self) -> io::Result<TcpListener> {
+    pub(crate) fn listen(self) -> io::Result<TcpListener> {
         self.socket.listen(BACKLOG)?;
         TcpListener::from_std(self.socket.into())
     }
@@ -70,7 +70,7 @@ impl Listener {
 
 /// Sets what an accepted socket does not inherit, or must not rely on
 /// inheriting.
-pub fn tune(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;

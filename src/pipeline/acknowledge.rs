@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// A device's news.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// Where, whose, up to where.
     pub progress: Progress,
     /// The connection it came from.
@@ -38,7 +38,7 @@ pub struct Report {
 
 impl Pipeline {
     /// Queues news. A full queue drops it: the next one is cumulative.
-    pub fn acknowledge(&self, report: Report) {
+    pub(crate) fn acknowledge(&self, report: Report) {
         if self.reports.try_send(report).is_err() {
             metrics().dropped_relay_full.increment(1);
         }
@@ -95,8 +95,11 @@ impl Writer {
             metrics().dropped_relay_full.increment(1);
             return;
         }
-        let waiting =
-            self.waiting.entry(key).or_insert_with(|| Waiting { delivered: 0, read: 0, from: Arc::clone(&from) });
+        let waiting = self.waiting.entry(key).or_insert_with(|| Waiting {
+            delivered: 0,
+            read: 0,
+            from: Arc::clone(&from),
+        });
         waiting.delivered = waiting.delivered.max(progress.delivered);
         waiting.read = waiting.read.max(progress.read);
         waiting.from = from;

@@ -14,7 +14,7 @@ const READY_CONVERSATIONS: usize = 100;
 
 /// A connection that is reachable now.
 #[derive(Debug)]
-pub struct Attached {
+pub(crate) struct Attached {
     /// What the rest of the gateway holds of it.
     pub peer: Arc<Peer>,
     /// Where its user's conversations stand; empty while the store is away.
@@ -26,18 +26,15 @@ impl Pipeline {
     /// its conversations stand, in this order: a message stored meanwhile is
     /// either delivered live or named. While Redis is down the connection is
     /// served all the same and bound when it is back.
-    pub async fn attach(&self, identity: PeerIdentity) -> Attached {
+    pub(crate) async fn attach(&self, identity: PeerIdentity) -> Attached {
         let ports = &self.ports;
-        let binding = Binding {
-            user: identity.user,
-            device: identity.device.clone(),
-            conn: identity.conn,
-            bound: 0,
-        };
-        let (bound, replaced) = match ports.routes.bind(std::slice::from_ref(&binding), false).await.as_deref() {
-            Ok([Bound::Held { bound, replaced }]) => (*bound, replaced.clone()),
-            _ => (0, None),
-        };
+        let binding =
+            Binding { user: identity.user, device: identity.device.clone(), conn: identity.conn, bound: 0 };
+        let (bound, replaced) =
+            match ports.routes.bind(std::slice::from_ref(&binding), false).await.as_deref() {
+                Ok([Bound::Held { bound, replaced }]) => (*bound, replaced.clone()),
+                _ => (0, None),
+            };
         let user = identity.user;
         let device = identity.device.clone();
         let peer = Arc::new(Peer::new(identity, bound, ports.hub.limits()));
@@ -61,7 +58,7 @@ impl Pipeline {
     }
 
     /// Takes a connection out; its route is removed unless another has it.
-    pub fn detach(&self, peer: &Arc<Peer>, reason: CloseReason) {
+    pub(crate) fn detach(&self, peer: &Arc<Peer>, reason: CloseReason) {
         self.ports.hub.remove(peer);
         if !matches!(reason, CloseReason::Replaced | CloseReason::Superseded) {
             self.depart(peer);

@@ -12,9 +12,9 @@ use crate::hub::{Class, Frame, Peer};
 use crate::route::{GatewayRef, Route};
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::UserId;
+use crate::wire::encode;
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{BusItem, Delivery, DeliveryClass, Envelope};
-use crate::wire::encode;
 
 /// How often the receivers of a stored message are looked up before the
 /// delivery is left to their next pull.
@@ -23,7 +23,7 @@ const LOOKUP_PAUSE: Duration = Duration::from_millis(100);
 
 /// One frame on its way to all devices of some users.
 #[derive(Debug, Clone)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// To whom.
     pub users: Vec<UserId>,
     /// Except this connection, the one it came from.
@@ -38,7 +38,7 @@ pub struct Outgoing {
 
 /// Who was reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reached {
+pub(crate) struct Reached {
     /// Users with a live device.
     pub online: u64,
     /// Users without one.
@@ -51,9 +51,10 @@ impl Ports {
     /// Delivers in order. Connections here get their frames at once; the
     /// others after one look-up of all users. Never fails: what is not
     /// reached is counted.
-    pub async fn deliver(&self, batch: &[Outgoing]) -> Reached {
+    pub(crate) async fn deliver(&self, batch: &[Outgoing]) -> Reached {
         let here: Vec<Vec<u64>> = batch.iter().map(|outgoing| self.deliver_here(outgoing)).collect();
-        let mut users: Vec<UserId> = batch.iter().flat_map(|outgoing| outgoing.users.iter().copied()).collect();
+        let mut users: Vec<UserId> =
+            batch.iter().flat_map(|outgoing| outgoing.users.iter().copied()).collect();
         users.sort_unstable();
         users.dedup();
         let patient = batch.iter().any(|outgoing| outgoing.class == Class::Push);
@@ -78,10 +79,11 @@ impl Ports {
     }
 
     /// To every connection of this gateway and, over the bus, of the others.
-    pub async fn deliver_all(&self, envelope: &Envelope, class: Class, kind: FrameKind) -> Reached {
+    pub(crate) async fn deliver_all(&self, envelope: &Envelope, class: Class, kind: FrameKind) -> Reached {
         let frame = Frame { bytes: encode(envelope), class, kind };
         let here = u64::try_from(self.hub.deliver_all(&frame)).unwrap_or(u64::MAX);
-        let mut reached = Reached { online: u64::try_from(self.hub.users()).unwrap_or(0), offline: 0, delivered: here };
+        let mut reached =
+            Reached { online: u64::try_from(self.hub.users()).unwrap_or(0), offline: 0, delivered: here };
         for (gateway, connections) in self.routes.gateways().await.unwrap_or_default() {
             if gateway != self.own {
                 self.publish(&gateway, delivery(Vec::new(), true, class, envelope));
@@ -93,7 +95,7 @@ impl Ports {
     }
 
     /// Queues an item for a gateway.
-    pub fn publish(&self, gateway: &GatewayRef, item: Item) {
+    pub(crate) fn publish(&self, gateway: &GatewayRef, item: Item) {
         let to = Destination { gateway: gateway.id.clone(), epoch: gateway.epoch };
         self.bus.publish(to, BusItem { item: Some(item) });
     }
@@ -171,4 +173,3 @@ fn delivery(user_ids: Vec<i64>, all: bool, class: Class, envelope: &Envelope) ->
     let envelope = prost::Message::encode_to_vec(envelope).into();
     Item::Delivery(Delivery { user_ids, all, class: class.into(), envelope })
 }
-

@@ -16,7 +16,7 @@ use crate::wire::pb::{BusItem, Delivery, DeliveryClass};
 
 /// Receives bus items; needs the hub only, so it exists before the pipeline.
 #[derive(Debug)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     hub: Arc<Hub>,
     probes: Mutex<HashMap<u64, oneshot::Sender<()>>>,
 }
@@ -24,12 +24,12 @@ pub struct Inbox {
 impl Inbox {
     /// Delivers into `hub`.
     #[must_use]
-    pub fn new(hub: Arc<Hub>) -> Arc<Self> {
+    pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
         Arc::new(Self { hub, probes: Mutex::default() })
     }
 
     /// Takes one item. Never waits.
-    pub fn receive(&self, _source: &GatewayId, item: BusItem) {
+    pub(crate) fn receive(&self, _source: &GatewayId, item: BusItem) {
         match item.item {
             Some(Item::Delivery(delivery)) => self.deliver(&delivery),
             Some(Item::Kick(order)) => {
@@ -47,7 +47,7 @@ impl Inbox {
     }
 
     /// A number to probe with, and its arrival.
-    pub fn expect_probe(&self) -> (u64, oneshot::Receiver<()>) {
+    pub(crate) fn expect_probe(&self) -> (u64, oneshot::Receiver<()>) {
         let nonce = fastrand::u64(1..);
         let (arrived, arrival) = oneshot::channel();
         let mut probes = self.probes.lock();

@@ -11,7 +11,7 @@ use crate::wire::pb::{KickOrder, KickReason};
 
 /// Who is to go.
 #[derive(Debug, Clone)]
-pub struct KickRequest {
+pub(crate) struct KickRequest {
     /// The user.
     pub user: UserId,
     /// One device, or all.
@@ -40,14 +40,14 @@ pub(super) fn obey(hub: &Hub, order: &KickOrder) -> usize {
             && (order.conn_id == 0 || identity.conn.0 == order.conn_id)
             && (order.bound_at_most == 0 || peer.bound() <= order.bound_at_most)
     };
-    let ending = ending(KickReason::try_from(order.reason).unwrap_or(KickReason::Unspecified), order.may_reconnect);
+    let ending =
+        ending(KickReason::try_from(order.reason).unwrap_or(KickReason::Unspecified), order.may_reconnect);
     hub.peers(user).iter().filter(meant).filter(|peer| peer.outbox.end(ending)).count()
 }
 
-
 impl Ports {
     /// Ends a user's devices everywhere; returns how many were found.
-    pub async fn kick(&self, request: &KickRequest) -> Result<usize, RouteError> {
+    pub(crate) async fn kick(&self, request: &KickRequest) -> Result<usize, RouteError> {
         let device_id = request.device.as_ref().map(ToString::to_string).unwrap_or_default();
         let order = KickOrder {
             user_id: request.user.get(),
@@ -59,7 +59,8 @@ impl Ports {
         let mut found = obey(&self.hub, &order);
         for route in self.routes.query(&[request.user]).await? {
             let elsewhere = route.devices.iter().filter(|d| d.seat.gateway != self.own);
-            let meant = elsewhere.filter(|d| request.device.as_ref().is_none_or(|device| d.device == *device));
+            let meant =
+                elsewhere.filter(|d| request.device.as_ref().is_none_or(|device| d.device == *device));
             found += meant.count();
             for gateway in route.gateways().into_iter().filter(|gateway| **gateway != self.own) {
                 self.publish(gateway, Item::Kick(order.clone()));

@@ -25,13 +25,13 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use acknowledge::Report;
-pub use deliver::Outgoing;
-pub use inbox::Inbox;
-pub use kick::KickRequest;
-pub use pull::Pull;
-pub use relay::{Relay, RelayTo};
-pub use send::{Origin, SendOutcome, SendRequest, failed};
+pub(crate) use acknowledge::Report;
+pub(crate) use deliver::Outgoing;
+pub(crate) use inbox::Inbox;
+pub(crate) use kick::KickRequest;
+pub(crate) use pull::Pull;
+pub(crate) use relay::{Relay, RelayTo};
+pub(crate) use send::{Origin, SendOutcome, SendRequest, failed};
 
 use crate::bus::Bus;
 use crate::hub::{Hub, Peer};
@@ -41,7 +41,7 @@ use crate::store::Store;
 
 /// What every verb works on.
 #[derive(Debug)]
-pub struct Ports {
+pub(crate) struct Ports {
     /// This gateway.
     pub own: GatewayRef,
     /// Its connections.
@@ -60,7 +60,7 @@ pub struct Ports {
 
 /// The verbs, as queues to the tasks that do them.
 #[derive(Debug)]
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     ports: Arc<Ports>,
     lanes: Vec<mpsc::Sender<SendRequest>>,
     relays: mpsc::Sender<Relay>,
@@ -73,7 +73,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// Starts the tasks, until `stop`.
     #[must_use]
-    pub fn start(ports: Arc<Ports>, stop: &CancellationToken) -> Arc<Self> {
+    pub(crate) fn start(ports: Arc<Ports>, stop: &CancellationToken) -> Arc<Self> {
         let lanes = send::start(&ports, stop);
         let relays = relay::start(&ports, stop);
         let reports = acknowledge::start(&ports, stop);
@@ -84,7 +84,7 @@ impl Pipeline {
 
     /// What the verbs work on.
     #[must_use]
-    pub fn ports(&self) -> &Arc<Ports> {
+    pub(crate) fn ports(&self) -> &Arc<Ports> {
         &self.ports
     }
 }

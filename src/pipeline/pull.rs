@@ -22,7 +22,7 @@ const MAX_BYTES: usize = 1 << 20;
 
 /// A request to read.
 #[derive(Debug)]
-pub enum Pull {
+pub(crate) enum Pull {
     /// Messages.
     Sync(SyncReq),
     /// Conversations.
@@ -41,7 +41,7 @@ impl Pull {
 impl Pipeline {
     /// Reads and answers in a task of its own; above the bound the answer is
     /// RETRY_LATER.
-    pub fn pull(&self, peer: &Arc<Peer>, trace_id: String, pull: Pull) {
+    pub(crate) fn pull(&self, peer: &Arc<Peer>, trace_id: String, pull: Pull) {
         peer.send_started();
         let peer = Arc::clone(peer);
         let ports = Arc::clone(&self.ports);
@@ -132,12 +132,20 @@ impl Ports {
     async fn list(&self, peer: &Peer, request: &ConversationsReq) -> Result<ConversationsResp, Error> {
         let offset = match request.cursor.as_str() {
             "" => 0,
-            cursor => cursor.parse::<usize>().map_err(|_| error(ErrorCode::Invalid, "cursor is not one of ours"))?,
+            cursor => {
+                cursor.parse::<usize>().map_err(|_| error(ErrorCode::Invalid, "cursor is not one of ours"))?
+            }
         };
-        let limit = if request.limit == 0 { DEFAULT_CONVERSATIONS } else { request.limit.min(MAX_CONVERSATIONS) };
+        let limit =
+            if request.limit == 0 { DEFAULT_CONVERSATIONS } else { request.limit.min(MAX_CONVERSATIONS) };
         let limit = usize::try_from(limit).unwrap_or(1);
         let page = self.store.conversations(peer.identity.user, offset, limit).await?;
-        let next_cursor = if page.has_more { offset.saturating_add(limit).to_string() } else { String::new() };
-        Ok(ConversationsResp { request_id: request.request_id.clone(), conversations: page.positions, next_cursor })
+        let next_cursor =
+            if page.has_more { offset.saturating_add(limit).to_string() } else { String::new() };
+        Ok(ConversationsResp {
+            request_id: request.request_id.clone(),
+            conversations: page.positions,
+            next_cursor,
+        })
     }
 }

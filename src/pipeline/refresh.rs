@@ -37,7 +37,7 @@ pub(super) enum Departure {
 
 impl Pipeline {
     /// Queues a route refresh, or a bind that is still owed.
-    pub fn refresh(&self, peer: &Arc<Peer>) {
+    pub(crate) fn refresh(&self, peer: &Arc<Peer>) {
         peer.set_refreshed(monotonic_ms());
         let _ = self.refreshes.try_send(Arc::clone(peer));
     }
@@ -48,7 +48,7 @@ impl Pipeline {
     }
 
     /// Waits until every removal queued so far was tried.
-    pub async fn departed(&self) {
+    pub(crate) async fn departed(&self) {
         let (done, all) = oneshot::channel();
         if self.departures.send(Departure::Barrier(done)).await.is_ok() {
             let _ = all.await;
@@ -56,7 +56,10 @@ impl Pipeline {
     }
 }
 
-pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> (mpsc::Sender<Arc<Peer>>, mpsc::Sender<Departure>) {
+pub(super) fn start(
+    ports: &Arc<Ports>,
+    stop: &CancellationToken,
+) -> (mpsc::Sender<Arc<Peer>>, mpsc::Sender<Departure>) {
     let (refreshes, refresh_queue) = mpsc::channel(QUEUE);
     let (departures, departure_queue) = mpsc::channel(DEPARTURES);
     let refresher = refresh_all(Arc::clone(ports), refresh_queue);
@@ -133,7 +136,7 @@ impl Ports {
 
     /// Binds every connection here again, at a paced rate; ends early when
     /// Redis goes away again, since its return starts this anew.
-    pub async fn rebind_all(&self) {
+    pub(crate) async fn rebind_all(&self) {
         let peers = self.hub.all();
         let total = peers.len();
         for chunk in peers.chunks(REBIND_BATCH) {

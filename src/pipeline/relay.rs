@@ -18,7 +18,7 @@ const BATCH: usize = 256;
 
 /// To whom a payload goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RelayTo {
+pub(crate) enum RelayTo {
     /// The other side of a conversation.
     Peer(UserId),
     /// These users, as far as they have a conversation with the sender.
@@ -27,7 +27,7 @@ pub enum RelayTo {
 
 /// An ephemeral payload.
 #[derive(Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     /// The connection it came from.
     pub from: Arc<Peer>,
     /// To whom.
@@ -40,7 +40,7 @@ pub struct Relay {
 
 impl Pipeline {
     /// Queues a payload; a full queue drops and counts it.
-    pub fn relay(&self, relay: Relay) {
+    pub(crate) fn relay(&self, relay: Relay) {
         if self.relays.try_send(relay).is_err() {
             metrics().dropped_relay_full.increment(1);
         }
@@ -69,7 +69,13 @@ async fn run(ports: Arc<Ports>, mut relays: mpsc::Receiver<Relay>) {
                 continue;
             }
             let kind = FrameKind::Ephemeral;
-            outgoing.push(Outgoing { users, except: None, envelope: relay.envelope, class: Class::Ephemeral, kind });
+            outgoing.push(Outgoing {
+                users,
+                except: None,
+                envelope: relay.envelope,
+                class: Class::Ephemeral,
+                kind,
+            });
         }
         if !outgoing.is_empty() {
             ports.deliver(&outgoing).await;
@@ -89,7 +95,8 @@ impl Ports {
     /// store is away.
     async fn partners(&self, user: UserId, users: &[UserId]) -> Vec<UserId> {
         let others: Vec<UserId> = users.iter().copied().filter(|other| *other != user).collect();
-        let conversations: Vec<_> = others.iter().map(|other| ConversationId::between(user, *other)).collect();
+        let conversations: Vec<_> =
+            others.iter().map(|other| ConversationId::between(user, *other)).collect();
         let known = self.store.known(&conversations).await.unwrap_or_default();
         others.into_iter().zip(known).filter_map(|(other, known)| known.then_some(other)).collect()
     }

@@ -29,13 +29,15 @@ const LANES: usize = 4;
 const LANE_QUEUE: usize = 4_096;
 /// Most sends of one batch.
 const BATCH: usize = 256;
+/// Most sends remembered as perhaps stored, per lane.
+const MAX_UNCONFIRMED: usize = 10_000;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// What a client is told to wait after RETRY_LATER.
 const RETRY_AFTER_MS: u32 = 1_000;
 
 /// Who wants to know what became of a send.
 #[derive(Debug)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A connection: it gets an `Ack` with this trace id.
     Peer {
         /// The connection.
@@ -49,7 +51,7 @@ pub enum Origin {
 
 /// What became of a send.
 #[derive(Debug, Clone, PartialEq)]
-pub enum SendOutcome {
+pub(crate) enum SendOutcome {
     /// It is in the log, with these ids; `duplicate` = it was before.
     Stored(Ack),
     /// It is not, or may not be.
@@ -58,7 +60,7 @@ pub enum SendOutcome {
 
 /// A checked message and where to answer.
 #[derive(Debug)]
-pub struct SendRequest {
+pub(crate) struct SendRequest {
     /// The message.
     pub draft: Draft,
     /// Where to answer.
@@ -111,7 +113,7 @@ impl SendRequest {
 
 /// The `Ack` of a refused send.
 #[must_use]
-pub fn failed(client_msg_id: String, conversation_id: String, mut error: Error) -> Ack {
+pub(crate) fn failed(client_msg_id: String, conversation_id: String, mut error: Error) -> Ack {
     error.ref_client_msg_id.clone_from(&client_msg_id);
     error.conversation_id.clone_from(&conversation_id);
     Ack {
@@ -126,9 +128,10 @@ pub fn failed(client_msg_id: String, conversation_id: String, mut error: Error) 
 
 impl Pipeline {
     /// Queues a send. A full lane is answered with RETRY_LATER at once.
-    pub fn send(&self, request: SendRequest) {
+    pub(crate) fn send(&self, request: SendRequest) {
         metrics().messages_in_flight.increment(1.0);
-        let lane = fnv1a64(request.draft.push.conversation_id.as_bytes()) % u64::try_from(self.lanes.len()).unwrap_or(1);
+        let lane = fnv1a64(request.draft.push.conversation_id.as_bytes())
+            % u64::try_from(self.lanes.len()).unwrap_or(1);
         let Some(lane) = self.lanes.get(usize::try_from(lane).unwrap_or(0)) else { return };
         if let Err(mpsc::error::TrySendError::Full(request) | mpsc::error::TrySendError::Closed(request)) =
             lane.try_send(request)
@@ -141,7 +144,7 @@ impl Pipeline {
 pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> Vec<mpsc::Sender<SendRequest>> {
     let start = |_| {
         let (sender, requests) = mpsc::channel(LANE_QUEUE);
-        let lane = Lane { ports: Arc::clone(ports), requests };
+        let lane = Lane { ports: Arc::clone(ports), requests, unconfirmed: Unconfirmed::default() };
         let stop = stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(lane.run()).await });
         sender
@@ -158,6 +161,30 @@ struct Pending {
 struct Lane {
     ports: Arc<Ports>,
     requests: mpsc::Receiver<SendRequest>,
+    unconfirmed: Unconfirmed,
+}
+
+/// Sends answered with RETRY_LATER that may have been stored all the same:
+/// when one comes again as a duplicate it was never delivered.
+#[derive(Default)]
+struct Unconfirmed(HashSet<(UserId, ConversationId, String)>);
+
+impl Unconfirmed {
+    fn key(append: &Append) -> (UserId, ConversationId, String) {
+        (append.from, append.conversation.clone(), append.client_msg_id.clone())
+    }
+
+    fn remember(&mut self, append: &Append) {
+        if self.0.len() >= MAX_UNCONFIRMED {
+            // Their receivers find them by pulling.
+            self.0.clear();
+        }
+        self.0.insert(Self::key(append));
+    }
+
+    fn forget(&mut self, append: &Append) -> bool {
+        !self.0.is_empty() && self.0.remove(&Self::key(append))
+    }
 }
 
 impl Lane {
@@ -199,7 +226,10 @@ impl Lane {
             let mut unknown = Vec::new();
             for (pending, outcome) in pending.drain(..).zip(outcomes) {
                 match outcome {
-                    Ok(appended) => outgoing.extend(conclude(pending, appended, level)),
+                    Ok(appended) => {
+                        let undelivered = self.unconfirmed.forget(&pending.append);
+                        outgoing.extend(conclude(pending, appended, level, undelivered));
+                    }
                     Err(StoreError::Unavailable) => unknown.push(pending),
                     Err(StoreError::Broken(why)) => {
                         tracing::error!(conversation = %pending.append.conversation, why, "append failed");
@@ -236,6 +266,7 @@ impl Lane {
             let key = pending.request.order_key();
             if overdue.contains(&key) || pending.request.received.elapsed() >= self.ports.send_wait {
                 overdue.insert(key);
+                self.unconfirmed.remember(&pending.append);
                 pending.request.retry_later(Refusal::RetryLater);
             } else {
                 left.push(pending);
@@ -255,25 +286,34 @@ impl Lane {
     }
 }
 
-/// Answers the sender; returns what is to be delivered.
-fn conclude(pending: Pending, appended: Appended, level: u32) -> Option<(Outgoing, Instant)> {
+/// Answers the sender; returns what is to be delivered: what is new, and a
+/// duplicate whose original is `undelivered`.
+fn conclude(
+    pending: Pending,
+    appended: Appended,
+    level: u32,
+    undelivered: bool,
+) -> Option<(Outgoing, Instant)> {
     let Pending { request, append } = pending;
     let (seq, epoch, server_msg_id, server_time, duplicate) = match appended {
-        Appended::Stored { seq, epoch } => (seq, epoch, append.server_msg_id.clone(), append.server_time, false),
+        Appended::Stored { seq, epoch } => {
+            (seq, epoch, append.server_msg_id.clone(), append.server_time, false)
+        }
         // Our own id comes back: an earlier try of this same send was done.
         Appended::Duplicate { seq, epoch, server_msg_id, server_time } => {
             let duplicate = server_msg_id != append.server_msg_id;
             (seq, epoch, server_msg_id, server_time, duplicate)
         }
         Appended::Conflict => {
-            let error = error(ErrorCode::Invalid, "clientMsgId was used for other content in this conversation");
+            let error =
+                error(ErrorCode::Invalid, "clientMsgId was used for other content in this conversation");
             request.refuse(Refusal::Invalid, error);
             return None;
         }
     };
     let ack = Ack {
         client_msg_id: append.client_msg_id.clone(),
-        server_msg_id,
+        server_msg_id: server_msg_id.clone(),
         seq,
         status: AckStatus::Stored.into(),
         conversation_id: append.push.conversation_id.clone(),
@@ -294,14 +334,14 @@ fn conclude(pending: Pending, appended: Appended, level: u32) -> Option<(Outgoin
         Origin::Api(_) => String::new(),
     };
     request.answer(SendOutcome::Stored(ack));
-    if duplicate {
+    if duplicate && !undelivered {
         return None;
     }
     let users = match append.conversation {
         ConversationId::P2p(lo, hi) => vec![lo, hi],
         ConversationId::Group(_) => Vec::new(),
     };
-    let push = Push { seq, epoch, ..append.push };
+    let push = Push { seq, epoch, server_msg_id, server_time, ..append.push };
     let envelope = reply(&trace_id, Payload::Push(push));
     Some((Outgoing { users, except, envelope, class: Class::Push, kind: FrameKind::Push }, received))
 }

@@ -37,7 +37,7 @@ pub enum RedisError {
 
 /// What is known of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Link {
+pub(crate) enum Link {
     /// Not connected, or not answering.
     Down,
     /// Connected.
@@ -93,13 +93,13 @@ struct Shared {
 /// A cheap handle; all clones share one connection, whose driver pipelines
 /// what they send at the same time.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     shared: Arc<Shared>,
 }
 
 impl Client {
     /// Checks the URL and starts keeping a connection until `stop`.
-    pub fn start(config: &RedisConfig, stop: CancellationToken) -> Result<Self, RedisError> {
+    pub(crate) fn start(config: &RedisConfig, stop: CancellationToken) -> Result<Self, RedisError> {
         let client = redis::Client::open(config.url.expose())?;
         let shared = Arc::new(Shared {
             client,
@@ -115,32 +115,31 @@ impl Client {
 
     /// The state of the connection, to watch.
     #[must_use]
-    pub fn link(&self) -> watch::Receiver<Link> {
+    pub(crate) fn link(&self) -> watch::Receiver<Link> {
         self.shared.link.subscribe()
-    }
-
-    /// Whether commands have a chance.
-    #[must_use]
-    pub fn is_up(&self) -> bool {
-        *self.shared.link.borrow() != Link::Down
     }
 
     /// Deadline of one round trip.
     #[must_use]
-    pub fn timeout(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         self.shared.timeout
     }
 
     /// A subscriber's own connection, within the deadline.
-    pub async fn pubsub(&self) -> Result<redis::aio::PubSub, RedisError> {
+    pub(crate) async fn pubsub(&self) -> Result<redis::aio::PubSub, RedisError> {
         let connect = self.shared.client.get_async_pubsub();
-        Ok(timeout(self.shared.timeout.max(Duration::from_secs(1)), connect).await.map_err(|_| RedisError::Timeout)??)
+        Ok(timeout(self.shared.timeout.max(Duration::from_secs(1)), connect)
+            .await
+            .map_err(|_| RedisError::Timeout)??)
     }
 
     /// Runs commands in one round trip; one result each, in order. Scripts the
     /// server forgot are loaded and the whole pipeline is run again, so every
     /// command in it must be idempotent.
-    pub async fn pipeline(&self, commands: Vec<redis::Cmd>) -> Result<Vec<RedisResult<Value>>, RedisError> {
+    pub(crate) async fn pipeline(
+        &self,
+        commands: Vec<redis::Cmd>,
+    ) -> Result<Vec<RedisResult<Value>>, RedisError> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
@@ -163,7 +162,10 @@ impl Client {
     }
 
     /// Runs one command.
-    pub async fn command<T: FromRedisValue>(&self, command: impl Into<redis::Cmd>) -> Result<T, RedisError> {
+    pub(crate) async fn command<T: FromRedisValue>(
+        &self,
+        command: impl Into<redis::Cmd>,
+    ) -> Result<T, RedisError> {
         let mut results = self.pipeline(vec![command.into()]).await?;
         let value = results.pop().ok_or(RedisError::Down)??;
         Ok(redis::from_redis_value(value).map_err(redis::RedisError::from)?)
@@ -244,7 +246,8 @@ async fn connect(shared: &Shared) -> Result<(MultiplexedConnection, String, u32)
     }
     let level = level(shared, &mut connection).await?;
     for script in script::all() {
-        let _: Value = ask(shared, &mut connection, redis::cmd("SCRIPT").arg("LOAD").arg(script.code)).await?;
+        let _: Value =
+            ask(shared, &mut connection, redis::cmd("SCRIPT").arg("LOAD").arg(script.code)).await?;
     }
     Ok((connection, replid, level))
 }
@@ -290,7 +293,9 @@ async fn ask<T: FromRedisValue>(
 /// cannot be read counts as not confirmed.
 async fn level(shared: &Shared, connection: &mut MultiplexedConnection) -> Result<u32, RedisError> {
     let mut durable = true;
-    for (key, wanted) in [("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory-policy", "noeviction")] {
+    for (key, wanted) in
+        [("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory-policy", "noeviction")]
+    {
         let answer = ask::<Vec<String>>(shared, connection, redis::cmd("CONFIG").arg("GET").arg(key)).await;
         match answer {
             Ok(pair) => durable &= pair.get(1).is_some_and(|value| value == wanted),
@@ -302,7 +307,5 @@ async fn level(shared: &Shared, connection: &mut MultiplexedConnection) -> Resul
 }
 
 fn field<'a>(info: &'a str, name: &str) -> &'a str {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map_or("", str::trim)
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim)
 }

@@ -5,62 +5,62 @@ use crate::types::{ConversationId, GatewayId, UserId};
 
 /// Builds keys under one prefix.
 #[derive(Debug, Clone, Default)]
-pub struct Keys {
+pub(crate) struct Keys {
     prefix: String,
 }
 
 impl Keys {
     /// Under `prefix` (validated by the configuration; may be empty).
     #[must_use]
-    pub fn new(prefix: &str) -> Self {
+    pub(crate) fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned() }
     }
 
     /// STRING: the gateway of a user's newest bind.
     #[must_use]
-    pub fn route(&self, user: UserId) -> String {
+    pub(crate) fn route(&self, user: UserId) -> String {
         format!("{}route:{user}", self.prefix)
     }
 
     /// HASH: a user's devices; in the slot of [`Self::route`].
     #[must_use]
-    pub fn devices(&self, user: UserId) -> String {
+    pub(crate) fn devices(&self, user: UserId) -> String {
         format!("{{{}route:{user}}}:devices", self.prefix)
     }
 
     /// STRING: a gateway's lease.
     #[must_use]
-    pub fn lease(&self, gateway: &GatewayId) -> String {
+    pub(crate) fn lease(&self, gateway: &GatewayId) -> String {
         format!("{}gateway:{gateway}", self.prefix)
     }
 
     /// ZSET: gateway → expiry of its lease, unix ms.
     #[must_use]
-    pub fn gateways(&self) -> String {
+    pub(crate) fn gateways(&self) -> String {
         format!("{}gateways", self.prefix)
     }
 
     /// Channel a gateway subscribes to.
     #[must_use]
-    pub fn channel(&self, gateway: &GatewayId) -> String {
+    pub(crate) fn channel(&self, gateway: &GatewayId) -> String {
         format!("{}{}", self.prefix, gateway.channel())
     }
 
     /// STRING: who holds a node number of message ids.
     #[must_use]
-    pub fn node(&self, node: u16) -> String {
+    pub(crate) fn node(&self, node: u16) -> String {
         format!("{}node:{node}", self.prefix)
     }
 
     /// A key of a conversation: `log`, `meta`, `cursors`, `dedup:<bucket>`.
     #[must_use]
-    pub fn conversation(&self, conversation: &ConversationId, part: &str) -> String {
+    pub(crate) fn conversation(&self, conversation: &ConversationId, part: &str) -> String {
         format!("{{{}c:{conversation}}}:{part}", self.prefix)
     }
 
     /// ZSET: a user's conversations → last-known activity, unix ms.
     #[must_use]
-    pub fn conversations(&self, user: UserId) -> String {
+    pub(crate) fn conversations(&self, user: UserId) -> String {
         format!("{{{}u:{user}}}:convs", self.prefix)
     }
 }

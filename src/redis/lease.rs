@@ -13,7 +13,7 @@ use super::script::LEASE;
 use crate::types::{Epoch, GatewayId, unix_ms};
 
 /// Life of a lease that is not renewed.
-pub const LEASE_TTL: Duration = Duration::from_secs(15);
+pub(crate) const LEASE_TTL: Duration = Duration::from_secs(15);
 /// How long a start waits for a held lease to run out.
 const START_WAIT: Duration = Duration::from_secs(20);
 const START_POLL: Duration = Duration::from_millis(500);
@@ -51,7 +51,7 @@ pub enum LeaseError {
 
 /// What a renewal found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Renewal {
+pub(crate) enum Renewal {
     /// Still ours.
     Renewed,
     /// It was gone, and is ours again: others may have thought us dead.
@@ -62,7 +62,7 @@ pub enum Renewal {
 
 /// The lease of one gateway epoch.
 #[derive(Debug, Clone)]
-pub struct Lease {
+pub(crate) struct Lease {
     client: Client,
     keys: Keys,
     gateway: GatewayId,
@@ -72,23 +72,28 @@ pub struct Lease {
 impl Lease {
     /// Of `gateway`, for `epoch`; nothing is taken yet.
     #[must_use]
-    pub const fn new(client: Client, keys: Keys, gateway: GatewayId, epoch: Epoch) -> Self {
+    pub(crate) const fn new(client: Client, keys: Keys, gateway: GatewayId, epoch: Epoch) -> Self {
         Self { client, keys, gateway, epoch }
     }
 
     /// Takes the lease. One that is held is waited for, up to 20 s: if its
     /// holder renews it, he lives, and this start is refused. While Redis is
     /// down it keeps trying.
-    pub async fn acquire(&self, record: &LeaseRecord) -> Result<(), LeaseError> {
+    pub(crate) async fn acquire(&self, record: &LeaseRecord) -> Result<(), LeaseError> {
         let started = Instant::now();
         let mut seen: Option<(LeaseRecord, i64)> = None;
         loop {
             match self.attempt(record).await {
                 Ok(Attempt::Held(holder, ttl_ms)) => {
                     // A remaining life that grew was renewed in between.
-                    let renewed = seen.as_ref().is_some_and(|(before, left)| before.epoch != holder.epoch || ttl_ms > *left);
+                    let renewed = seen
+                        .as_ref()
+                        .is_some_and(|(before, left)| before.epoch != holder.epoch || ttl_ms > *left);
                     if renewed || started.elapsed() > START_WAIT {
-                        return Err(LeaseError::Held { gateway: self.gateway.clone(), holder: Box::new(holder) });
+                        return Err(LeaseError::Held {
+                            gateway: self.gateway.clone(),
+                            holder: Box::new(holder),
+                        });
                     }
                     if seen.is_none() {
                         tracing::info!(holder = ?holder, ttl_ms, "lease is held; waiting for it to run out");
@@ -103,7 +108,7 @@ impl Lease {
     }
 
     /// Renews the lease, or takes it back when it is gone.
-    pub async fn renew(&self, record: &LeaseRecord) -> Result<Renewal, RedisError> {
+    pub(crate) async fn renew(&self, record: &LeaseRecord) -> Result<Renewal, RedisError> {
         Ok(match self.attempt(record).await? {
             Attempt::Mine { fresh: false } => Renewal::Renewed,
             Attempt::Mine { fresh: true } => Renewal::Retaken,
@@ -112,10 +117,16 @@ impl Lease {
     }
 
     /// Gives the lease back, if it is still ours.
-    pub async fn release(&self) -> Result<(), RedisError> {
+    pub(crate) async fn release(&self) -> Result<(), RedisError> {
         // Renewing for one millisecond is compare-and-delete with the script
         // at hand.
-        let record = LeaseRecord { epoch: self.epoch.0, listen: String::new(), admin: String::new(), pid: 0, connections: 0 };
+        let record = LeaseRecord {
+            epoch: self.epoch.0,
+            listen: String::new(),
+            admin: String::new(),
+            pid: 0,
+            connections: 0,
+        };
         let mut remove = redis::cmd("ZREM");
         remove.arg(self.keys.gateways()).arg(self.gateway.as_str());
         let mine = self.call(&record, Duration::from_millis(1));
@@ -123,7 +134,7 @@ impl Lease {
     }
 
     /// The leases of these gateways, `None` where there is none.
-    pub async fn read(&self, gateways: &[GatewayId]) -> Result<Vec<Option<LeaseRecord>>, RedisError> {
+    pub(crate) async fn read(&self, gateways: &[GatewayId]) -> Result<Vec<Option<LeaseRecord>>, RedisError> {
         if gateways.is_empty() {
             return Ok(Vec::new());
         }
@@ -136,7 +147,7 @@ impl Lease {
     }
 
     /// Every gateway that holds a lease.
-    pub async fn live(&self) -> Result<Vec<(GatewayId, LeaseRecord)>, RedisError> {
+    pub(crate) async fn live(&self) -> Result<Vec<(GatewayId, LeaseRecord)>, RedisError> {
         let mut range = redis::cmd("ZRANGEBYSCORE");
         range.arg(self.keys.gateways()).arg(unix_ms()).arg("+inf");
         let ids: Vec<String> = self.client.command(range).await?;
@@ -160,7 +171,8 @@ impl Lease {
             self.client.pipeline(vec![list, forget]).await?;
             return Ok(Attempt::Mine { fresh: outcome == 2 });
         }
-        let unknown = || LeaseRecord { epoch: 0, listen: held.clone(), admin: String::new(), pid: 0, connections: 0 };
+        let unknown =
+            || LeaseRecord { epoch: 0, listen: held.clone(), admin: String::new(), pid: 0, connections: 0 };
         Ok(Attempt::Held(serde_json::from_str(&held).unwrap_or_else(|_| unknown()), ttl_ms))
     }
 
@@ -175,4 +187,3 @@ enum Attempt {
     Mine { fresh: bool },
     Held(LeaseRecord, i64),
 }
-

@@ -16,8 +16,8 @@ mod script;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use client::{Call, Client, Link, RedisError};
-pub use keys::Keys;
-pub use lease::{Lease, LeaseError, LeaseRecord, Renewal};
-pub use node::NodeLease;
-pub use script::{APPEND, BIND, POSITION, UNBIND};
+pub(crate) use client::{Call, Client, Link, RedisError};
+pub(crate) use keys::Keys;
+pub(crate) use lease::{Lease, LeaseError, LeaseRecord, Renewal};
+pub(crate) use node::NodeLease;
+pub(crate) use script::{APPEND, BIND, POSITION, UNBIND};

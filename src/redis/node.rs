@@ -10,7 +10,7 @@ use crate::types::{Epoch, GatewayId, fnv1a64};
 
 /// Leases node numbers for one gateway epoch.
 #[derive(Debug)]
-pub struct NodeLease {
+pub(crate) struct NodeLease {
     client: Client,
     keys: Keys,
     /// Names the holder in 53 bits, what a script's number holds.
@@ -20,14 +20,14 @@ pub struct NodeLease {
 impl NodeLease {
     /// For `gateway` in `epoch`.
     #[must_use]
-    pub fn new(client: Client, keys: Keys, gateway: &GatewayId, epoch: Epoch) -> Self {
+    pub(crate) fn new(client: Client, keys: Keys, gateway: &GatewayId, epoch: Epoch) -> Self {
         let holder = fnv1a64(format!("{gateway}|{epoch}").as_bytes()) >> 11;
         Self { client, keys, holder }
     }
 
     /// Takes a free number of 0..=`max`, starting anywhere; `None` = all are
     /// taken.
-    pub async fn acquire(&self, max: u16) -> Result<Option<u16>, RedisError> {
+    pub(crate) async fn acquire(&self, max: u16) -> Result<Option<u16>, RedisError> {
         let start = fastrand::u16(0..=max);
         for node in (start..=max).chain(0..start) {
             if self.renew(node).await? {
@@ -38,12 +38,13 @@ impl NodeLease {
     }
 
     /// Renews, or takes what is free; `false` = another holds it.
-    pub async fn renew(&self, node: u16) -> Result<bool, RedisError> {
+    pub(crate) async fn renew(&self, node: u16) -> Result<bool, RedisError> {
         let record = format!("{{\"epoch\":{}}}", self.holder);
         let ttl_ms = u64::try_from(LEASE_TTL.as_millis()).unwrap_or(u64::MAX);
         let call = Call::new(&LEASE, &[self.keys.node(node)]).arg(self.holder).arg(record).arg(ttl_ms);
         let value: redis::Value = self.client.command(call).await?;
-        let (outcome, _, _) = <(i64, String, i64)>::from_redis_value(value).map_err(redis::RedisError::from)?;
+        let (outcome, _, _) =
+            <(i64, String, i64)>::from_redis_value(value).map_err(redis::RedisError::from)?;
         Ok(outcome != 0)
     }
 }

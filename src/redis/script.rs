@@ -16,15 +16,15 @@ fn script(code: &'static str) -> Script {
 }
 
 /// Bind, refresh and re-bind of a user's devices on one gateway.
-pub static BIND: LazyLock<Script> = LazyLock::new(|| script(include_str!("bind.lua")));
+pub(crate) static BIND: LazyLock<Script> = LazyLock::new(|| script(include_str!("bind.lua")));
 /// Compare-and-delete of one device.
-pub static UNBIND: LazyLock<Script> = LazyLock::new(|| script(include_str!("unbind.lua")));
+pub(crate) static UNBIND: LazyLock<Script> = LazyLock::new(|| script(include_str!("unbind.lua")));
 /// Takes or renews a gateway's lease.
 pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| script(include_str!("lease.lua")));
 /// Dedup + seq + append, in one step.
-pub static APPEND: LazyLock<Script> = LazyLock::new(|| script(include_str!("append.lua")));
+pub(crate) static APPEND: LazyLock<Script> = LazyLock::new(|| script(include_str!("append.lua")));
 /// Raises what a user has received and read.
-pub static POSITION: LazyLock<Script> = LazyLock::new(|| script(include_str!("position.lua")));
+pub(crate) static POSITION: LazyLock<Script> = LazyLock::new(|| script(include_str!("position.lua")));
 
 /// All of them, to be loaded on connecting.
 pub(super) fn all() -> [&'static Script; 5] {

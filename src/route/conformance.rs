@@ -156,7 +156,8 @@ async fn redis_keys_are_as_promised() {
 
     // The lease: renewed, retaken when gone, lost when another epoch has it.
     use crate::redis::Renewal;
-    let record = LeaseRecord { epoch: 1, listen: String::new(), admin: String::new(), pid: 1, connections: 5 };
+    let record =
+        LeaseRecord { epoch: 1, listen: String::new(), admin: String::new(), pid: 1, connections: 5 };
     assert_eq!(lease.renew(&record).await.unwrap(), Renewal::Renewed);
     client.command::<i64>(::redis::cmd("DEL").arg("gateway:a").to_owned()).await.unwrap();
     assert_eq!(lease.renew(&record).await.unwrap(), Renewal::Retaken);

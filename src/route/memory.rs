@@ -19,7 +19,7 @@ struct Entry {
 
 /// The table itself; gateways of one process may share it.
 #[derive(Debug)]
-pub struct MemoryTable {
+pub(crate) struct MemoryTable {
     ttl: Duration,
     users: Mutex<HashMap<UserId, HashMap<DeviceId, Entry>>>,
 }
@@ -27,14 +27,14 @@ pub struct MemoryTable {
 impl MemoryTable {
     /// An empty table whose routes live `ttl`.
     #[must_use]
-    pub fn new(ttl: Duration) -> Self {
+    pub(crate) fn new(ttl: Duration) -> Self {
         Self { ttl, users: Mutex::default() }
     }
 }
 
 /// One gateway's view of the table.
 #[derive(Debug)]
-pub struct MemoryRoutes {
+pub(crate) struct MemoryRoutes {
     table: Arc<MemoryTable>,
     gateway: GatewayRef,
 }
@@ -42,7 +42,7 @@ pub struct MemoryRoutes {
 impl MemoryRoutes {
     /// For `gateway`.
     #[must_use]
-    pub const fn new(table: Arc<MemoryTable>, gateway: GatewayRef) -> Self {
+    pub(crate) const fn new(table: Arc<MemoryTable>, gateway: GatewayRef) -> Self {
         Self { table, gateway }
     }
 

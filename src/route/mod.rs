@@ -21,18 +21,18 @@ mod redis;
 
 use std::time::Duration;
 
-pub use memory::{MemoryRoutes, MemoryTable};
-pub use redis::RedisRoutes;
+pub(crate) use memory::{MemoryRoutes, MemoryTable};
+pub(crate) use redis::RedisRoutes;
 
 use crate::telemetry::{RouteMetrics, metrics};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId, UserId};
 
 /// Life of a route that is not refreshed.
-pub const ROUTE_TTL: Duration = Duration::from_secs(120);
+pub(crate) const ROUTE_TTL: Duration = Duration::from_secs(120);
 
 /// The backend failed; whether the step was done is unknown.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum RouteError {
+pub(crate) enum RouteError {
     /// Redis gave no answer, or a wrong one.
     #[error(transparent)]
     Redis(#[from] crate::redis::RedisError),
@@ -40,7 +40,7 @@ pub enum RouteError {
 
 /// One device's claim to a route.
 #[derive(Debug, Clone)]
-pub struct Binding {
+pub(crate) struct Binding {
     /// The user.
     pub user: UserId,
     /// The device.
@@ -53,7 +53,7 @@ pub struct Binding {
 
 /// A gateway in one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct GatewayRef {
+pub(crate) struct GatewayRef {
     /// Its name.
     pub id: GatewayId,
     /// Its cold start.
@@ -62,7 +62,7 @@ pub struct GatewayRef {
 
 /// A connection somewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seat {
+pub(crate) struct Seat {
     /// Where.
     pub gateway: GatewayRef,
     /// Which.
@@ -71,7 +71,7 @@ pub struct Seat {
 
 /// What became of a binding.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Bound {
+pub(crate) enum Bound {
     /// It holds, since `bound`.
     Held {
         /// The store's time of the first bind, µs.
@@ -85,7 +85,7 @@ pub enum Bound {
 
 /// One device of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceRoute {
+pub(crate) struct DeviceRoute {
     /// The device.
     pub device: DeviceId,
     /// Where its connection is.
@@ -96,7 +96,7 @@ pub struct DeviceRoute {
 
 /// Where a user is reachable: devices, newest bind first; empty = nowhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Route {
+pub(crate) struct Route {
     /// Live devices.
     pub devices: Vec<DeviceRoute>,
 }
@@ -104,7 +104,7 @@ pub struct Route {
 impl Route {
     /// Every gateway with a device, each once.
     #[must_use]
-    pub fn gateways(&self) -> Vec<&GatewayRef> {
+    pub(crate) fn gateways(&self) -> Vec<&GatewayRef> {
         let mut gateways: Vec<&GatewayRef> = Vec::new();
         for device in &self.devices {
             if !gateways.contains(&&device.seat.gateway) {
@@ -117,7 +117,7 @@ impl Route {
 
 /// The backends.
 #[derive(Debug)]
-pub enum Routes {
+pub(crate) enum Routes {
     /// In this process.
     Memory(MemoryRoutes),
     /// In Redis.
@@ -127,7 +127,7 @@ pub enum Routes {
 impl Routes {
     /// `BindRoute`: binds, refreshes or re-binds; one outcome per binding, in
     /// order. Bindings of one user cost one command when they are neighbours.
-    pub async fn bind(&self, bindings: &[Binding], refresh: bool) -> Result<Vec<Bound>, RouteError> {
+    pub(crate) async fn bind(&self, bindings: &[Binding], refresh: bool) -> Result<Vec<Bound>, RouteError> {
         let kind = if refresh { &metrics().route_refresh } else { &metrics().route_bind };
         let outcome = observed(kind, async {
             match self {
@@ -143,7 +143,7 @@ impl Routes {
     }
 
     /// `UnbindRoute`: removes what is still exactly ours; tells which were.
-    pub async fn unbind(&self, bindings: &[Binding]) -> Result<Vec<bool>, RouteError> {
+    pub(crate) async fn unbind(&self, bindings: &[Binding]) -> Result<Vec<bool>, RouteError> {
         let kind = &metrics().route_unbind;
         let outcome = observed(kind, async {
             match self {
@@ -159,7 +159,7 @@ impl Routes {
     }
 
     /// `QueryRoute`: where these users are, in order.
-    pub async fn query(&self, users: &[UserId]) -> Result<Vec<Route>, RouteError> {
+    pub(crate) async fn query(&self, users: &[UserId]) -> Result<Vec<Route>, RouteError> {
         let kind = &metrics().route_query;
         let routes = observed(kind, async {
             match self {
@@ -173,7 +173,7 @@ impl Routes {
     }
 
     /// Gateways with a live lease, this one included.
-    pub async fn gateways(&self) -> Result<Vec<(GatewayRef, u64)>, RouteError> {
+    pub(crate) async fn gateways(&self) -> Result<Vec<(GatewayRef, u64)>, RouteError> {
         match self {
             Self::Memory(routes) => Ok(routes.gateways()),
             Self::Redis(routes) => routes.gateways().await,

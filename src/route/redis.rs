@@ -18,7 +18,7 @@ const SKEW_S: i64 = 30;
 
 /// One gateway's routes in Redis.
 #[derive(Debug)]
-pub struct RedisRoutes {
+pub(crate) struct RedisRoutes {
     client: Client,
     keys: Keys,
     gateway: GatewayRef,
@@ -31,7 +31,7 @@ pub struct RedisRoutes {
 impl RedisRoutes {
     /// For `gateway`; routes live `ttl`.
     #[must_use]
-    pub fn new(client: Client, keys: Keys, gateway: GatewayRef, ttl: Duration) -> Self {
+    pub(crate) fn new(client: Client, keys: Keys, gateway: GatewayRef, ttl: Duration) -> Self {
         let lease = Lease::new(client.clone(), keys.clone(), gateway.id.clone(), gateway.epoch);
         Self { client, keys, gateway, lease, ttl, seen: Mutex::default() }
     }
@@ -47,7 +47,9 @@ impl RedisRoutes {
     }
 
     fn bind_call(&self, bindings: &[Binding]) -> redis::Cmd {
-        let keys = bindings.first().map_or_else(Vec::new, |b| vec![self.keys.route(b.user), self.keys.devices(b.user)]);
+        let keys = bindings
+            .first()
+            .map_or_else(Vec::new, |b| vec![self.keys.route(b.user), self.keys.devices(b.user)]);
         let call = Call::new(&BIND, &keys)
             .arg(self.gateway.id.as_str())
             .arg(self.gateway.epoch.0)
@@ -80,7 +82,8 @@ impl RedisRoutes {
         let mut routes = Vec::with_capacity(users.len());
         for reply in replies {
             let fields: HashMap<String, String> = read(reply)?;
-            let mut devices: Vec<_> = fields.iter().filter_map(|(device, value)| parse_device(device, value)).collect();
+            let mut devices: Vec<_> =
+                fields.iter().filter_map(|(device, value)| parse_device(device, value)).collect();
             devices.sort_by_key(|device| std::cmp::Reverse(device.bound));
             routes.push(Route { devices });
         }
@@ -93,17 +96,25 @@ impl RedisRoutes {
 
     pub(super) async fn gateways(&self) -> Result<Vec<(GatewayRef, u64)>, RouteError> {
         let live = self.lease.live().await?;
-        Ok(live.into_iter().map(|(id, r)| (GatewayRef { id, epoch: Epoch(r.epoch) }, r.connections)).collect())
+        Ok(live
+            .into_iter()
+            .map(|(id, r)| (GatewayRef { id, epoch: Epoch(r.epoch) }, r.connections))
+            .collect())
     }
 
     /// Of the gateways these routes name, those without a lease of that epoch.
     async fn dead(&self, routes: &[Route]) -> Result<HashSet<GatewayRef>, RouteError> {
-        let named: HashSet<&GatewayRef> =
-            routes.iter().flat_map(|r| &r.devices).map(|d| &d.seat.gateway).filter(|g| **g != self.gateway).collect();
+        let named: HashSet<&GatewayRef> = routes
+            .iter()
+            .flat_map(|r| &r.devices)
+            .map(|d| &d.seat.gateway)
+            .filter(|g| **g != self.gateway)
+            .collect();
         let unsure: Vec<&GatewayRef> = {
             let seen = self.seen.lock();
             let believed = |gateway: &GatewayRef| {
-                seen.get(&gateway.id).is_some_and(|(epoch, at)| *epoch == gateway.epoch && at.elapsed() < LEASE_BELIEF)
+                seen.get(&gateway.id)
+                    .is_some_and(|(epoch, at)| *epoch == gateway.epoch && at.elapsed() < LEASE_BELIEF)
             };
             named.into_iter().filter(|gateway| !believed(gateway)).collect()
         };

@@ -24,7 +24,8 @@ impl Bucket {
         let elapsed = u32::try_from(now_ms.saturating_sub(self.at_ms)).unwrap_or(u32::MAX);
         self.at_ms = now_ms;
         // Frames per second times milliseconds is thousandths of frames.
-        self.left = self.left.saturating_add(self.rate.saturating_mul(elapsed)).min(self.rate.saturating_mul(2_000));
+        self.left =
+            self.left.saturating_add(self.rate.saturating_mul(elapsed)).min(self.rate.saturating_mul(2_000));
         match self.left.checked_sub(1_000) {
             Some(left) => {
                 self.left = left;

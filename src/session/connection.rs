@@ -39,7 +39,7 @@ thread_local! {
 
 /// A live WebSocket. As a future it ends when the connection has ended; it
 /// holds no buffer while nothing is unfinished.
-pub struct Connection {
+pub(crate) struct Connection {
     /// `None` once it lingers.
     stream: Option<TcpStream>,
     peer: Arc<Peer>,
@@ -73,7 +73,7 @@ impl Connection {
     /// Of an upgraded socket. `inbound` holds what came unfinished with the
     /// handshake.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         stream: TcpStream,
         peer: Arc<Peer>,
         context: Arc<Context>,

@@ -11,8 +11,8 @@ use crate::store::Progress;
 use crate::telemetry::{FrameKind, Refusal, metrics};
 use crate::types::{CloseReason, ConversationId, UserId, unix_ms};
 use crate::wire::pb::{
-    Ack, AckStatus, Custom, Envelope, Error, ErrorCode, Header, Heartbeat, HeartbeatAck, Receipt, SendMessageReq,
-    Typing,
+    Ack, AckStatus, Custom, Envelope, Error, ErrorCode, Header, Heartbeat, HeartbeatAck, Receipt,
+    SendMessageReq, Typing,
 };
 use crate::wire::{HEARTBEAT_ECHO, Payload, decode, encode, error, reply};
 
@@ -33,8 +33,8 @@ impl Context {
             peer.answer(Frame::control(HEARTBEAT_ECHO, FrameKind::Heartbeat));
             return Ok(());
         }
-        let envelope =
-            decode(frame).map_err(|error| (CloseReason::InvalidPayload, format!("broken envelope: {error}")))?;
+        let envelope = decode(frame)
+            .map_err(|error| (CloseReason::InvalidPayload, format!("broken envelope: {error}")))?;
         let trace_id = envelope.header.map(|header| header.trace_id).unwrap_or_default();
         let payload = envelope.payload;
         metrics().count_in(payload.as_ref().map_or(FrameKind::Other, kind_of));
@@ -59,20 +59,25 @@ impl Context {
                 self.pipeline.pull(peer, trace_id, Pull::Conversations(request));
                 return Ok(());
             }
-            Some(Payload::Identify(_)) => Err(error(ErrorCode::Invalid, "identify: this connection has its identity")),
-            Some(Payload::Presence(_)) => Err(error(ErrorCode::Unsupported, "presence is not served")),
-            Some(other) => Err(error(ErrorCode::Invalid, format!("{} comes from the server only", name_of(&other)))),
-            None => Err(error(ErrorCode::Unsupported, "this payload is not known here")),
+            Some(Payload::Identify(_)) => {
+                Err(refusal(ErrorCode::Invalid, "identify: this connection has its identity"))
+            }
+            Some(Payload::Presence(_)) => Err(refusal(ErrorCode::Unsupported, "presence is not served")),
+            Some(other) => {
+                Err(refusal(ErrorCode::Invalid, format!("{} comes from the server only", name_of(&other))))
+            }
+            None => Err(refusal(ErrorCode::Unsupported, "this payload is not known here")),
         };
         if let Err(error) = refused {
-            answer(peer, &trace_id, Payload::Error(error), FrameKind::Other);
+            answer(peer, &trace_id, Payload::Error(*error), FrameKind::Other);
         }
         Ok(())
     }
 
     fn take_send(&self, peer: &Arc<Peer>, trace_id: String, request: SendMessageReq) {
         metrics().messages_received.increment(1);
-        let (client_msg_id, conversation_id) = (request.client_msg_id.clone(), request.conversation_id.clone());
+        let (client_msg_id, conversation_id) =
+            (request.client_msg_id.clone(), request.conversation_id.clone());
         match Draft::from_client(request, peer.identity.user, peer.identity.device.as_str()) {
             Ok(draft) => {
                 peer.send_started();
@@ -101,28 +106,35 @@ impl Context {
         answer(peer, trace_id, Payload::HbAck(ack), FrameKind::Heartbeat);
     }
 
-    fn take_ack(&self, peer: &Arc<Peer>, ack: &Ack) -> Result<(), Error> {
+    fn take_ack(&self, peer: &Arc<Peer>, ack: &Ack) -> Result<(), Box<Error>> {
         if ack.status() != AckStatus::Delivered {
-            return Err(error(ErrorCode::Invalid, "ack.status from a client must be DELIVERED"));
+            return Err(refusal(ErrorCode::Invalid, "ack.status from a client must be DELIVERED"));
         }
         self.report(peer, &ack.conversation_id, "ack.seq", ack.seq, 0)
     }
 
-    fn take_receipt(&self, peer: &Arc<Peer>, receipt: &Receipt) -> Result<(), Error> {
+    fn take_receipt(&self, peer: &Arc<Peer>, receipt: &Receipt) -> Result<(), Box<Error>> {
         self.report(peer, &receipt.conversation_id, "read.readSeq", receipt.read_seq, receipt.read_seq)
     }
 
-    fn report(&self, peer: &Arc<Peer>, conversation: &str, field: &str, seq: i64, read: i64) -> Result<(), Error> {
+    fn report(
+        &self,
+        peer: &Arc<Peer>,
+        conversation: &str,
+        field: &str,
+        seq: i64,
+        read: i64,
+    ) -> Result<(), Box<Error>> {
         let conversation = membership(conversation, peer.identity.user)?.0;
         if seq <= 0 {
-            return Err(error(ErrorCode::Invalid, format!("{field} must be positive")));
+            return Err(refusal(ErrorCode::Invalid, format!("{field} must be positive")));
         }
         let progress = Progress { conversation, user: peer.identity.user, delivered: seq, read };
         self.pipeline.acknowledge(Report { progress, from: Arc::clone(peer) });
         Ok(())
     }
 
-    fn take_typing(&self, peer: &Arc<Peer>, typing: Typing) -> Result<(), Error> {
+    fn take_typing(&self, peer: &Arc<Peer>, typing: Typing) -> Result<(), Box<Error>> {
         let (_, other) = membership(&typing.conversation_id, peer.identity.user)?;
         let stamped = Typing { by_user_id: peer.identity.user.get(), ..typing };
         let envelope = stamp(peer, "", Payload::Typing(stamped));
@@ -131,11 +143,11 @@ impl Context {
         Ok(())
     }
 
-    fn take_custom(&self, peer: &Arc<Peer>, trace_id: &str, custom: Custom) -> Result<(), Error> {
+    fn take_custom(&self, peer: &Arc<Peer>, trace_id: &str, custom: Custom) -> Result<(), Box<Error>> {
         let user = peer.identity.user;
         let refuse = |message: &str| {
             let ref_request_id = custom.request_id.clone();
-            Err(Error { ref_request_id, ..error(ErrorCode::Invalid, message) })
+            Err(Box::new(Error { ref_request_id, ..error(ErrorCode::Invalid, message) }))
         };
         if custom.topic.is_empty() || custom.topic.len() > MAX_TOPIC {
             return refuse("custom.topic must be 1-256 bytes");
@@ -143,7 +155,8 @@ impl Context {
         if custom.to_user_ids.len() > MAX_ADDRESSEES {
             return refuse("custom.toUserIds has more than 256 entries");
         }
-        let addressees: Result<Vec<UserId>, _> = custom.to_user_ids.iter().map(|&id| UserId::new(id)).collect();
+        let addressees: Result<Vec<UserId>, _> =
+            custom.to_user_ids.iter().map(|&id| UserId::new(id)).collect();
         let to = match (custom.conversation_id.as_str(), addressees) {
             (_, Err(error)) => return refuse(&format!("custom.toUserIds: {error}")),
             ("", Ok(users)) if users.is_empty() => {
@@ -166,13 +179,20 @@ impl Context {
     }
 }
 
+fn refusal(code: ErrorCode, message: impl Into<String>) -> Box<Error> {
+    Box::new(error(code, message))
+}
+
 /// The conversation and its other member; not found when `user` is not in it.
-fn membership(conversation: &str, user: UserId) -> Result<(ConversationId, UserId), Error> {
+fn membership(conversation: &str, user: UserId) -> Result<(ConversationId, UserId), Box<Error>> {
     let parsed = ConversationId::parse(conversation)
-        .map_err(|e| error(ErrorCode::Invalid, format!("conversationId: {e}")))?;
+        .map_err(|e| refusal(ErrorCode::Invalid, format!("conversationId: {e}")))?;
     let Some(other) = parsed.peer_of(user) else {
         let conversation_id = conversation.to_owned();
-        return Err(Error { conversation_id, ..error(ErrorCode::NotFound, "conversation not found") });
+        return Err(Box::new(Error {
+            conversation_id,
+            ..error(ErrorCode::NotFound, "conversation not found")
+        }));
     };
     Ok((parsed, other))
 }

@@ -30,7 +30,12 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves one accepted socket: handshake, credentials, bind, `Ready`; then the
 /// connection runs in a task of its own and this one ends.
-pub async fn establish(context: Arc<Context>, mut stream: TcpStream, from: SocketAddr, permit: OwnedSemaphorePermit) {
+pub(crate) async fn establish(
+    context: Arc<Context>,
+    mut stream: TcpStream,
+    from: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
     let started = Instant::now();
     let shaken = timeout(context.limits.handshake, shake(&context, &mut stream)).await;
     let shaken = match shaken {
@@ -79,24 +84,29 @@ async fn shake(context: &Context, stream: &mut TcpStream) -> Result<Shaken, Hand
         (AuthMode::Jwt, Some(token)) => Some(context.authenticator.verify(token, device)),
         (AuthMode::Jwt, None) => None,
     };
-    let identity = identity.transpose().map_err(|error| Refusal::unauthorized(error.to_string()))?;
+    let identity = identity.transpose().map_err(|error| {
+        metrics().count_auth_failure(error.label());
+        Refusal::unauthorized(error.to_string())
+    })?;
     let (device, resume) = (upgrade.device.clone(), upgrade.resume);
     let early = upgrade.accept(stream).await?;
     Ok(Shaken { identity, device, resume, early })
 }
 
 /// Waits for the `Identify` where there must be one.
-async fn name(context: &Context, stream: &mut TcpStream, shaken: Shaken) -> Result<(Identity, Opening), Fatal> {
+async fn name(
+    context: &Context,
+    stream: &mut TcpStream,
+    shaken: Shaken,
+) -> Result<(Identity, Opening), Fatal> {
     let Shaken { identity, device, resume, early } = shaken;
     let mut opening = Opening::default();
     let max_message = context.limits.max_frame_bytes;
     if let Some(identity) = identity {
         if resume {
             // A client that does not say what it has is served without.
-            match timeout(IDENTIFY, read_opening(stream, &mut opening, early, max_message)).await {
-                Ok(Err(fatal)) => return Err(fatal),
-                Ok(Ok(())) | Err(_) => {}
-            }
+            let read = timeout(IDENTIFY, read_opening(stream, &mut opening, early, max_message)).await;
+            read.unwrap_or(Ok(()))?;
         } else {
             identify::take_early(&mut opening, early, max_message)?;
         }
@@ -114,6 +124,7 @@ async fn name(context: &Context, stream: &mut TcpStream, shaken: Shaken) -> Resu
     match context.authenticator.verify(&identify.token, device.as_deref()) {
         Ok(identity) => Ok((identity, opening)),
         Err(refused) => {
+            metrics().count_auth_failure(refused.label());
             let text = refused.to_string();
             let error = error(ErrorCode::Unauthenticated, text.clone());
             // The close says it too; this one says it to programs.

@@ -15,7 +15,7 @@ const LOOK_EVERY: u64 = 10_000;
 
 /// The verdict of one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub(crate) enum Look {
     /// It is to end.
     End(CloseReason),
     /// It lives.
@@ -30,7 +30,13 @@ pub enum Look {
 /// Looks at one connection. `refresh_every` is the time between two route
 /// refreshes.
 #[must_use]
-pub fn look_at(peer: &Peer, now_ms: u64, now_unix_s: i64, heartbeat: Duration, refresh_every: Duration) -> Look {
+pub(crate) fn look_at(
+    peer: &Peer,
+    now_ms: u64,
+    now_unix_s: i64,
+    heartbeat: Duration,
+    refresh_every: Duration,
+) -> Look {
     let silence = ms(heartbeat).saturating_mul(5) / 2;
     let refresh_every = ms(refresh_every);
     let since = |then: u64| now_ms.saturating_sub(then);

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use establish::establish;
-pub use liveness::{Look, look_at};
+pub(crate) use establish::establish;
+pub(crate) use liveness::{Look, look_at};
 
 use crate::config::Limits;
 use crate::hub::Peer;
@@ -36,7 +36,7 @@ use crate::ws::auth::Authenticator;
 
 /// What every connection of this gateway shares.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// The verbs.
     pub pipeline: Arc<Pipeline>,
     /// Who may in.

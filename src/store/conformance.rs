@@ -87,9 +87,12 @@ async fn suite(store: Store) {
     assert_eq!((seqs(&page), page.has_more, page.top), (vec![], false, 12));
 
     // Positions grow, stop at the top, and what is read was received.
-    let progress = |delivered, read| Progress { conversation: conversation.clone(), user: user(2), delivered, read };
-    let cursors = store.advance(&[progress(5, 0), progress(3, 0), progress(0, 7), progress(9_999, 0)]).await.unwrap();
-    let grown: Vec<_> = cursors.iter().map(|c| (c.delivered, c.read, c.delivered_grew, c.read_grew)).collect();
+    let progress =
+        |delivered, read| Progress { conversation: conversation.clone(), user: user(2), delivered, read };
+    let cursors =
+        store.advance(&[progress(5, 0), progress(3, 0), progress(0, 7), progress(9_999, 0)]).await.unwrap();
+    let grown: Vec<_> =
+        cursors.iter().map(|c| (c.delivered, c.read, c.delivered_grew, c.read_grew)).collect();
     assert_eq!(grown, [(5, 0, true, false), (5, 0, false, false), (7, 7, true, true), (12, 7, true, false)]);
     assert!(cursors.iter().all(|c| c.epoch == epoch));
 

@@ -42,14 +42,14 @@ struct State {
 
 /// All conversations, in memory.
 #[derive(Debug, Default)]
-pub struct MemoryStore {
+pub(crate) struct MemoryStore {
     state: Mutex<State>,
 }
 
 impl MemoryStore {
     /// An empty store.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -99,7 +99,13 @@ impl MemoryStore {
         Conversations { positions, has_more }
     }
 
-    pub(super) fn page(&self, conversation: &ConversationId, from: i64, limit: usize, direction: Direction) -> Page {
+    pub(super) fn page(
+        &self,
+        conversation: &ConversationId,
+        from: i64,
+        limit: usize,
+        direction: Direction,
+    ) -> Page {
         let state = self.state.lock();
         let Some(log) = state.logs.get(conversation) else { return Page::default() };
         let top = log.top();
@@ -134,7 +140,8 @@ impl State {
         }
         let key = (append.from, append.client_msg_id.clone());
         if let Some(original) = log.originals.get(&key) {
-            let Some(message) = log.at(original.seq).filter(|_| original.content_hash == append.content_hash) else {
+            let Some(message) = log.at(original.seq).filter(|_| original.content_hash == append.content_hash)
+            else {
                 return Appended::Conflict;
             };
             return Appended::Duplicate {

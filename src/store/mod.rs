@@ -19,8 +19,8 @@ mod redis;
 
 use bytes::Bytes;
 
-pub use memory::MemoryStore;
-pub use redis::RedisStore;
+pub(crate) use memory::MemoryStore;
+pub(crate) use redis::RedisStore;
 
 use crate::types::{ConversationId, UserId};
 use crate::wire::pb::{Direction, Position, Push};
@@ -38,7 +38,7 @@ pub enum StoreError {
 
 /// One message to append.
 #[derive(Debug, Clone)]
-pub struct Append {
+pub(crate) struct Append {
     /// Where.
     pub conversation: ConversationId,
     /// Who sends; with `client_msg_id` it names the message.
@@ -57,7 +57,7 @@ pub struct Append {
 
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Appended {
+pub(crate) enum Appended {
     /// It is in the log.
     Stored {
         /// Its position.
@@ -82,7 +82,7 @@ pub enum Appended {
 
 /// What a user's device has, or has seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Where.
     pub conversation: ConversationId,
     /// Whose.
@@ -95,7 +95,7 @@ pub struct Progress {
 
 /// A user's positions after an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     /// The conversation's history.
     pub epoch: u64,
     /// Received up to.
@@ -110,7 +110,7 @@ pub struct Cursor {
 
 /// A page of a user's conversations, most recently active first.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Conversations {
+pub(crate) struct Conversations {
     /// Where each stands.
     pub positions: Vec<Position>,
     /// Whether more follow.
@@ -119,7 +119,7 @@ pub struct Conversations {
 
 /// A page of a conversation.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Page {
+pub(crate) struct Page {
     /// The conversation's history; 0 = it has none yet.
     pub epoch: u64,
     /// Ascending when forward, descending when backward.
@@ -134,7 +134,7 @@ pub struct Page {
 
 /// The backends.
 #[derive(Debug)]
-pub enum Store {
+pub(crate) enum Store {
     /// In this process, gone with it.
     Memory(MemoryStore),
     /// In Redis.
@@ -145,7 +145,7 @@ impl Store {
     /// The level at which an append is confirmed right now: 1 in memory, 2 on
     /// disk, 3 also on a replica.
     #[must_use]
-    pub fn level(&self) -> u32 {
+    pub(crate) fn level(&self) -> u32 {
         match self {
             Self::Memory(_) => 1,
             Self::Redis(store) => store.level(),
@@ -153,7 +153,7 @@ impl Store {
     }
 
     /// Appends in order; one outcome each. An error on one leaves the others.
-    pub async fn append(&self, batch: &[Append]) -> Vec<Result<Appended, StoreError>> {
+    pub(crate) async fn append(&self, batch: &[Append]) -> Vec<Result<Appended, StoreError>> {
         match self {
             Self::Memory(store) => store.append(batch).into_iter().map(Ok).collect(),
             Self::Redis(store) => store.append(batch).await,
@@ -161,7 +161,7 @@ impl Store {
     }
 
     /// Raises positions; one cursor each.
-    pub async fn advance(&self, batch: &[Progress]) -> Result<Vec<Cursor>, StoreError> {
+    pub(crate) async fn advance(&self, batch: &[Progress]) -> Result<Vec<Cursor>, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.advance(batch)),
             Self::Redis(store) => store.advance(batch).await,
@@ -169,7 +169,7 @@ impl Store {
     }
 
     /// Which of these conversations have a message.
-    pub async fn known(&self, conversations: &[ConversationId]) -> Result<Vec<bool>, StoreError> {
+    pub(crate) async fn known(&self, conversations: &[ConversationId]) -> Result<Vec<bool>, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.known(conversations)),
             Self::Redis(store) => store.known(conversations).await,
@@ -177,7 +177,12 @@ impl Store {
     }
 
     /// A user's conversations from `offset` on.
-    pub async fn conversations(&self, user: UserId, offset: usize, limit: usize) -> Result<Conversations, StoreError> {
+    pub(crate) async fn conversations(
+        &self,
+        user: UserId,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Conversations, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.conversations(user, offset, limit)),
             Self::Redis(store) => store.conversations(user, offset, limit).await,
@@ -185,7 +190,7 @@ impl Store {
     }
 
     /// Messages from `from` (inclusive) on; backward from 0 = from the top.
-    pub async fn page(
+    pub(crate) async fn page(
         &self,
         conversation: &ConversationId,
         from: i64,

@@ -9,7 +9,9 @@ use prost::Message;
 use redis::{FromRedisValue, RedisResult, Value};
 use tokio::sync::watch;
 
-use super::{Append, Appended, Conversations, Cursor, Page, Progress, StoreError, complete, encode, position};
+use super::{
+    Append, Appended, Conversations, Cursor, Page, Progress, StoreError, complete, encode, position,
+};
 use crate::redis::{APPEND, Call, Client, Keys, Link, POSITION, RedisError};
 use crate::types::{ConversationId, UserId, unix_ms};
 use crate::wire::pb::{Direction, Push};
@@ -24,7 +26,7 @@ const TOUCHES: usize = 100_000;
 
 /// One gateway's store in Redis.
 #[derive(Debug)]
-pub struct RedisStore {
+pub(crate) struct RedisStore {
     client: Client,
     keys: Keys,
     link: watch::Receiver<Link>,
@@ -34,7 +36,7 @@ pub struct RedisStore {
 impl RedisStore {
     /// Over `client`.
     #[must_use]
-    pub fn new(client: Client, keys: Keys) -> Self {
+    pub(crate) fn new(client: Client, keys: Keys) -> Self {
         let link = client.link();
         Self { client, keys, link, touched: Mutex::default() }
     }
@@ -79,7 +81,8 @@ impl RedisStore {
     fn append_call(&self, append: &Append) -> redis::Cmd {
         let period = unix_ms() / 1000 / DEDUP_PERIOD_S;
         let key = |part: &str| self.keys.conversation(&append.conversation, part);
-        let keys = [key("log"), key("meta"), key(&format!("dedup:{period}")), key(&format!("dedup:{}", period - 1))];
+        let keys =
+            [key("log"), key("meta"), key(&format!("dedup:{period}")), key(&format!("dedup:{}", period - 1))];
         Call::new(&APPEND, &keys)
             .arg(format!("{}:{}", append.from, append.client_msg_id))
             .arg(format!("{:016x}", append.content_hash))
@@ -118,7 +121,7 @@ impl RedisStore {
     }
 
     /// After an outage nothing is known of what the indexes hold.
-    pub fn forget_touches(&self) {
+    pub(crate) fn forget_touches(&self) {
         *self.touched.lock() = HashMap::new();
     }
 
@@ -133,7 +136,8 @@ impl RedisStore {
         };
         let replies = self.ask(batch.iter().map(call).collect()).await?;
         let cursor = |reply| {
-            let (epoch, delivered, read, delivered_before, read_before) = parse::<(u64, i64, i64, i64, i64)>(reply)?;
+            let (epoch, delivered, read, delivered_before, read_before) =
+                parse::<(u64, i64, i64, i64, i64)>(reply)?;
             let delivered_grew = delivered > delivered_before;
             Ok(Cursor { epoch, delivered, read, delivered_grew, read_grew: read > read_before })
         };
@@ -207,14 +211,16 @@ impl RedisStore {
         let mut replies = self.ask(vec![meta, first, range]).await?.into_iter();
         let mut reply = || replies.next().ok_or(StoreError::Unavailable);
         let (top, epoch): (Option<i64>, Option<u64>) = parse(reply()?)?;
-        let first_available = parse::<Vec<(String, Value)>>(reply()?)?.first().map_or(0, |(id, _)| parse_seq(id));
+        let first_available =
+            parse::<Vec<(String, Value)>>(reply()?)?.first().map_or(0, |(id, _)| parse_seq(id));
         let mut entries: Vec<(String, HashMap<String, Vec<u8>>)> = parse(reply()?)?;
         let has_more = entries.len() > limit;
         entries.truncate(limit);
         let epoch = epoch.unwrap_or(0);
         let message = |(id, fields): (String, HashMap<String, Vec<u8>>)| {
             let bytes = fields.get("m").map(Vec::as_slice).unwrap_or_default();
-            let push = Push::decode(bytes).map_err(|error| StoreError::Broken(format!("{conversation} {id}: {error}")))?;
+            let push = Push::decode(bytes)
+                .map_err(|error| StoreError::Broken(format!("{conversation} {id}: {error}")))?;
             Ok(complete(push, parse_seq(&id), epoch))
         };
         let messages = entries.into_iter().map(message).collect::<Result<_, StoreError>>()?;
@@ -238,7 +244,11 @@ fn parse<T: FromRedisValue>(reply: RedisResult<Value>) -> Result<T, StoreError> 
 /// the write was not done. A wrong type or a broken script does not.
 fn refused(error: &redis::RedisError) -> StoreError {
     let code = error.code().unwrap_or_default();
-    if matches!(code, "WRONGTYPE" | "ERR") { StoreError::Broken(error.to_string()) } else { StoreError::Unavailable }
+    if matches!(code, "WRONGTYPE" | "ERR") {
+        StoreError::Broken(error.to_string())
+    } else {
+        StoreError::Unavailable
+    }
 }
 
 fn parse_appended(reply: RedisResult<Value>) -> Result<Appended, StoreError> {

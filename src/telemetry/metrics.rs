@@ -9,7 +9,7 @@ use crate::types::CloseReason;
 
 /// Renders `/metrics`; must be asked to drain histograms every few seconds.
 #[derive(Clone)]
-pub struct Recorder(PrometheusHandle);
+pub(crate) struct Recorder(PrometheusHandle);
 
 impl std::fmt::Debug for Recorder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -20,12 +20,12 @@ impl std::fmt::Debug for Recorder {
 impl Recorder {
     /// The exposition text.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         self.0.render()
     }
 
     /// Drains histogram samples into buckets; without it they pile up.
-    pub fn upkeep(&self) {
+    pub(crate) fn upkeep(&self) {
         self.0.run_upkeep();
     }
 }
@@ -33,7 +33,7 @@ impl Recorder {
 /// Kinds of frames, as counted by `tidegate_frames_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-pub enum FrameKind {
+pub(crate) enum FrameKind {
     /// `00`, Heartbeat, HeartbeatAck.
     Heartbeat,
     /// SendMessageReq.
@@ -59,7 +59,7 @@ impl FrameKind {
 
 /// Why a message was refused, as counted by `tidegate_messages_refused_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// A field is wrong.
     Invalid,
     /// Not a member, or not allowed.
@@ -75,7 +75,7 @@ pub enum Refusal {
 /// The cached handles.
 #[derive(Debug)]
 #[allow(missing_docs)] // Each is described where it is registered, below.
-pub struct Metrics {
+pub(crate) struct Metrics {
     pub connections: Gauge,
     pub users: Gauge,
     pub accepted: Counter,
@@ -138,7 +138,7 @@ pub struct Metrics {
 
 /// The metrics of one route operation.
 #[derive(Debug)]
-pub struct RouteMetrics {
+pub(crate) struct RouteMetrics {
     /// It did what was asked.
     pub ok: Counter,
     /// A newer bind holds the device, or the unbind was not ours to do.
@@ -150,12 +150,13 @@ pub struct RouteMetrics {
 }
 
 const BUCKETS: [f64; 16] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    10.0,
 ];
 
 /// Installs the Prometheus recorder for this process and returns it; a second
 /// call returns the same one.
-pub fn install_metrics() -> Result<Recorder, String> {
+pub(crate) fn install_metrics() -> Result<Recorder, String> {
     static RECORDER: OnceLock<Recorder> = OnceLock::new();
     if let Some(recorder) = RECORDER.get() {
         return Ok(recorder.clone());
@@ -168,7 +169,7 @@ pub fn install_metrics() -> Result<Recorder, String> {
 }
 
 /// The handles. Before [`install_metrics`] has run they count into nothing.
-pub fn metrics() -> &'static Metrics {
+pub(crate) fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(Metrics::register)
 }
@@ -240,7 +241,8 @@ impl Metrics {
             let help = "Things dropped that were never promised, by reason.";
             labelled("tidegate_dropped_total", help, "reason", r)
         };
-        let ignored = |r| labelled("tidegate_bus_ignored_total", "Bus messages ignored, by reason.", "reason", r);
+        let ignored =
+            |r| labelled("tidegate_bus_ignored_total", "Bus messages ignored, by reason.", "reason", r);
         Self {
             connections: gauge("tidegate_connections", "Live connections."),
             users: gauge("tidegate_users", "Users with at least one live connection here."),
@@ -271,15 +273,27 @@ impl Metrics {
             refused_queue_full: refused("queue_full"),
             refused_internal: refused("internal"),
             messages_in_flight: gauge("tidegate_messages_in_flight", "Sends waiting for the store."),
-            append_seconds: seconds("tidegate_store_append_duration_seconds", "Duration of one batch of appends."),
+            append_seconds: seconds(
+                "tidegate_store_append_duration_seconds",
+                "Duration of one batch of appends.",
+            ),
             ack_level: gauge("tidegate_ack_level", "Level at which sends are acknowledged: 1, 2 or 3."),
             deliveries_local: deliveries("local"),
             deliveries_remote: deliveries("remote"),
             deliveries_offline: deliveries("offline"),
             deliveries_lookup_failed: deliveries("lookup_failed"),
-            delivery_seconds: seconds("tidegate_delivery_duration_seconds", "From receipt of a send to its hand-over to sockets and bus."),
-            copies_enqueued: counter("tidegate_copies_enqueued_total", "Copies of stored messages queued for a connection."),
-            copies_written: counter("tidegate_copies_written_total", "Copies of stored messages written to a socket."),
+            delivery_seconds: seconds(
+                "tidegate_delivery_duration_seconds",
+                "From receipt of a send to its hand-over to sockets and bus.",
+            ),
+            copies_enqueued: counter(
+                "tidegate_copies_enqueued_total",
+                "Copies of stored messages queued for a connection.",
+            ),
+            copies_written: counter(
+                "tidegate_copies_written_total",
+                "Copies of stored messages written to a socket.",
+            ),
             copies_queued: gauge("tidegate_copies_queued", "Copies of stored messages in outboxes."),
             copies_dropped_slow: copies_dropped("slow_consumer"),
             copies_dropped_closed: copies_dropped("closed"),
@@ -287,15 +301,31 @@ impl Metrics {
             dropped_relay_full: dropped("relay_queue_full"),
             dropped_bus_full: dropped("bus_queue_full"),
             dropped_bus_error: dropped("bus_publish_failed"),
-            bus_published: labelled("tidegate_bus_messages_total", "Bus messages by direction.", "direction", "out"),
-            bus_received: labelled("tidegate_bus_messages_total", "Bus messages by direction.", "direction", "in"),
+            bus_published: labelled(
+                "tidegate_bus_messages_total",
+                "Bus messages by direction.",
+                "direction",
+                "out",
+            ),
+            bus_received: labelled(
+                "tidegate_bus_messages_total",
+                "Bus messages by direction.",
+                "direction",
+                "in",
+            ),
             bus_ignored_foreign: ignored("other_gateway"),
             bus_ignored_version: ignored("version"),
             bus_ignored_broken: ignored("broken"),
             bus_gaps: counter("tidegate_bus_gaps_total", "Holes seen in a source's counter."),
-            bus_lag_seconds: seconds("tidegate_bus_lag_seconds", "From publish to receipt, by the two clocks."),
+            bus_lag_seconds: seconds(
+                "tidegate_bus_lag_seconds",
+                "From publish to receipt, by the two clocks.",
+            ),
             redis_up: gauge("tidegate_redis_up", "1 while Redis answers and the channel is subscribed."),
-            redis_reconnects: counter("tidegate_redis_reconnects_total", "Connections to Redis established again."),
+            redis_reconnects: counter(
+                "tidegate_redis_reconnects_total",
+                "Connections to Redis established again.",
+            ),
             redis_commands: counter("tidegate_redis_commands_total", "Commands sent to Redis."),
             redis_errors: counter("tidegate_redis_errors_total", "Round trips to Redis that failed."),
             lease_lost: counter("tidegate_lease_lost_total", "Times the own lease was found gone."),
@@ -304,24 +334,30 @@ impl Metrics {
     }
 
     /// Counts an ending.
-    pub fn count_closed(&self, reason: CloseReason) {
+    pub(crate) fn count_closed(&self, reason: CloseReason) {
         if let Some((_, counter)) = self.closed.iter().find(|(row, _)| *row == reason) {
             counter.increment(1);
         }
     }
 
     /// Counts a frame that came in.
-    pub fn count_in(&self, kind: FrameKind) {
+    pub(crate) fn count_in(&self, kind: FrameKind) {
         count(&self.frames_in, kind, 1);
     }
 
     /// Counts frames handed to a socket's queue.
-    pub fn count_out(&self, kind: FrameKind, n: u64) {
+    pub(crate) fn count_out(&self, kind: FrameKind, n: u64) {
         count(&self.frames_out, kind, n);
     }
 
+    /// Counts refused credentials by cause, one of a fixed set of words.
+    pub(crate) fn count_auth_failure(&self, cause: &'static str) {
+        const NAME: &str = "tidegate_auth_failures_total";
+        labelled(NAME, "Refused credentials by cause.", "reason", cause).increment(1);
+    }
+
     /// Counts a refused message.
-    pub fn count_refused(&self, why: Refusal) {
+    pub(crate) fn count_refused(&self, why: Refusal) {
         match why {
             Refusal::Invalid => &self.refused_invalid,
             Refusal::Forbidden => &self.refused_forbidden,

@@ -9,4 +9,4 @@ mod log;
 mod metrics;
 
 pub use log::install_log;
-pub use metrics::{FrameKind, Recorder, Refusal, RouteMetrics, install_metrics, metrics};
+pub(crate) use metrics::{FrameKind, Recorder, Refusal, RouteMetrics, install_metrics, metrics};

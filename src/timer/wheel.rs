@@ -49,7 +49,11 @@ impl<T> Wheel<T> {
         let now_tick = now_ms / self.width_ms;
         // After a long pause one full round visits every slot.
         let rounds = now_tick.saturating_sub(self.next_tick).saturating_add(1);
-        let visits = if now_tick < self.next_tick { 0 } else { rounds.min(u64::try_from(self.slots.len()).unwrap_or(u64::MAX)) };
+        let visits = if now_tick < self.next_tick {
+            0
+        } else {
+            rounds.min(u64::try_from(self.slots.len()).unwrap_or(u64::MAX))
+        };
         for offset in 0..visits {
             let index = self.index(self.next_tick + offset);
             let Some(slot) = self.slots.get_mut(index) else { continue };

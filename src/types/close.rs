@@ -61,7 +61,13 @@ pub struct CloseRow {
     pub level: Level,
 }
 
-const fn row(code: u16, text: &'static str, may_reconnect: bool, label: &'static str, level: Level) -> CloseRow {
+const fn row(
+    code: u16,
+    text: &'static str,
+    may_reconnect: bool,
+    label: &'static str,
+    level: Level,
+) -> CloseRow {
     CloseRow { code: Some(code), text, may_reconnect, label, level }
 }
 
@@ -115,7 +121,9 @@ impl CloseReason {
             Self::TokenExpired => row(4001, "token expired", false, "token_expired", Level::DEBUG),
             Self::Kicked => row(4003, "kicked by an operator", false, "kicked", Level::INFO),
             Self::RateLimited => row(4008, "rate limit", true, "rate_limited", Level::INFO),
-            Self::Replaced => row(4009, "replaced by a newer connection of this device", false, "replaced", Level::DEBUG),
+            Self::Replaced => {
+                row(4009, "replaced by a newer connection of this device", false, "replaced", Level::DEBUG)
+            }
             Self::Resync => row(4010, "resync required", true, "resync", Level::INFO),
             Self::SlowConsumer => row(4011, "slow consumer", true, "slow_consumer", Level::INFO),
         }

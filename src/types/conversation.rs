@@ -7,7 +7,7 @@ use super::ids::{IdError, UserId, is_name};
 
 /// An ordered log of messages with members.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ConversationId {
+pub(crate) enum ConversationId {
     /// Between two users, lower id first; needs no creation.
     P2p(UserId, UserId),
     /// A named group, without its `g:`.
@@ -16,7 +16,7 @@ pub enum ConversationId {
 
 impl ConversationId {
     /// Reads `p2p:<lo>:<hi>` (canonical decimal, lo < hi) or `g:<name>`.
-    pub fn parse(text: &str) -> Result<Self, IdError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, IdError> {
         if let Some(pair) = text.strip_prefix("p2p:") {
             let (lo, hi) = pair.split_once(':').ok_or(IdError::Conversation)?;
             let parse = |part| UserId::parse(part).map_err(|_| IdError::Conversation);
@@ -31,14 +31,14 @@ impl ConversationId {
 
     /// The conversation of two different users.
     #[must_use]
-    pub fn between(a: UserId, b: UserId) -> Self {
+    pub(crate) fn between(a: UserId, b: UserId) -> Self {
         if a < b { Self::P2p(a, b) } else { Self::P2p(b, a) }
     }
 
     /// The other user of a p2p conversation; `None` when `user` is not in it
     /// or it is a group.
     #[must_use]
-    pub fn peer_of(&self, user: UserId) -> Option<UserId> {
+    pub(crate) fn peer_of(&self, user: UserId) -> Option<UserId> {
         match *self {
             Self::P2p(lo, hi) if lo == user => Some(hi),
             Self::P2p(lo, hi) if hi == user => Some(lo),
@@ -65,7 +65,19 @@ mod tests {
         for good in ["p2p:1:2", "p2p:9:10", "g:a", "g:Team_1.x-y"] {
             assert_eq!(ConversationId::parse(good).unwrap().to_string(), good);
         }
-        for bad in ["", "p2p:2:1", "p2p:1:1", "p2p:01:2", "p2p:1", "p2p:1:2:3", "p2p:0:1", "g:", "g:{a}", "x:1", "g:a:b"] {
+        for bad in [
+            "",
+            "p2p:2:1",
+            "p2p:1:1",
+            "p2p:01:2",
+            "p2p:1",
+            "p2p:1:2:3",
+            "p2p:0:1",
+            "g:",
+            "g:{a}",
+            "x:1",
+            "g:a:b",
+        ] {
             assert_eq!(ConversationId::parse(bad), Err(IdError::Conversation), "{bad}");
         }
     }

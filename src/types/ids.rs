@@ -16,25 +16,27 @@ pub enum IdError {
     #[error("gateway id must be 1-64 characters of [A-Za-z0-9_.-] or letters of any script")]
     Gateway,
     /// Neither `p2p:<lo>:<hi>` nor `g:<name>`.
-    #[error("conversation id must be p2p:<lo>:<hi> with lo < hi, or g: and 1-64 characters of [A-Za-z0-9_.-]")]
+    #[error(
+        "conversation id must be p2p:<lo>:<hi> with lo < hi, or g: and 1-64 characters of [A-Za-z0-9_.-]"
+    )]
     Conversation,
 }
 
 /// A user: a positive integer; 0 is the system, which has no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserId(i64);
+pub(crate) struct UserId(i64);
 
 impl UserId {
     /// The system, as a sender of messages.
-    pub const SYSTEM: Self = Self(0);
+    pub(crate) const SYSTEM: Self = Self(0);
 
     /// A user that can connect.
-    pub const fn new(id: i64) -> Result<Self, IdError> {
+    pub(crate) const fn new(id: i64) -> Result<Self, IdError> {
         if id > 0 { Ok(Self(id)) } else { Err(IdError::User) }
     }
 
     /// Reads the canonical decimal form: no sign, no leading zero.
-    pub fn parse(text: &str) -> Result<Self, IdError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, IdError> {
         let canonical = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
         if !canonical {
             return Err(IdError::User);
@@ -44,7 +46,7 @@ impl UserId {
 
     /// The number.
     #[must_use]
-    pub const fn get(self) -> i64 {
+    pub(crate) const fn get(self) -> i64 {
         self.0
     }
 }
@@ -66,24 +68,24 @@ pub(crate) fn is_name(text: &str) -> bool {
 
 /// Whether a client message id is 1-64 of `[A-Za-z0-9_.:-]`.
 #[must_use]
-pub fn valid_client_msg_id(text: &str) -> bool {
+pub(crate) fn valid_client_msg_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|b| is_id_byte(b) || b == b':')
 }
 
 /// One device of a user. Shared, because the hub, the route and the
 /// connection all hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeviceId(Arc<str>);
+pub(crate) struct DeviceId(Arc<str>);
 
 impl DeviceId {
     /// Validates.
-    pub fn new(text: &str) -> Result<Self, IdError> {
+    pub(crate) fn new(text: &str) -> Result<Self, IdError> {
         if is_name(text) { Ok(Self(text.into())) } else { Err(IdError::Device) }
     }
 
     /// The text.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -132,13 +134,13 @@ impl fmt::Display for GatewayId {
 
 /// FNV-1a, 64 bit.
 #[must_use]
-pub fn fnv1a64(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a64(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Names one cold start of a gateway: unix microseconds, only ever growing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Epoch(pub u64);
+pub(crate) struct Epoch(pub u64);
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,7 +150,7 @@ impl fmt::Display for Epoch {
 
 /// One connection, unique within a gateway epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(pub u64);
+pub(crate) struct ConnId(pub u64);
 
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,8 +10,8 @@ mod conversation;
 mod ids;
 mod phase;
 
-pub use clock::{monotonic_ms, unix_micros, unix_ms};
-pub use close::CloseReason;
-pub use conversation::ConversationId;
-pub use ids::{ConnId, DeviceId, Epoch, GatewayId, UserId, fnv1a64, valid_client_msg_id};
-pub use phase::Phase;
+pub(crate) use clock::{monotonic_ms, unix_micros, unix_ms};
+pub(crate) use close::CloseReason;
+pub(crate) use conversation::ConversationId;
+pub(crate) use ids::{ConnId, DeviceId, Epoch, GatewayId, UserId, fnv1a64, valid_client_msg_id};
+pub(crate) use phase::Phase;

@@ -3,7 +3,7 @@
 /// Where the process is in its life; held in one `watch`, changed by
 /// `gateway` only, shown in `/readyz`, `/v1/status` and the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Binding, or waiting for the lease and the channel subscription.
     Starting,
     /// Accepting sockets.
@@ -17,7 +17,7 @@ pub enum Phase {
 impl Phase {
     /// The word used in JSON and the log.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Running => "running",

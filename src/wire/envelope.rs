@@ -28,7 +28,7 @@ pub fn encode(envelope: &Envelope) -> Bytes {
 
 /// As [`encode`], for an envelope that is bytes already.
 #[must_use]
-pub fn frame_encoded(envelope: &[u8]) -> Bytes {
+pub(crate) fn frame_encoded(envelope: &[u8]) -> Bytes {
     message_with(envelope.len(), |out| out.put_slice(envelope))
 }
 
@@ -55,7 +55,7 @@ pub fn reply(trace_id: &str, payload: Payload) -> Envelope {
 
 /// An error without references.
 #[must_use]
-pub fn error(code: ErrorCode, message: impl Into<String>) -> Error {
+pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> Error {
     Error { code: code.into(), message: message.into(), ..Error::default() }
 }
 

@@ -99,7 +99,9 @@ impl Inbound {
         match (header.opcode, open) {
             (OpCode::Text, _) => return Err(Violation::Text),
             (OpCode::Continuation, None) => return Err(Violation::Framing("continuation of nothing")),
-            (OpCode::Binary, Some(_)) => return Err(Violation::Framing("new message inside a fragmented one")),
+            (OpCode::Binary, Some(_)) => {
+                return Err(Violation::Framing("new message inside a fragmented one"));
+            }
             _ => {}
         }
         let length = usize::try_from(header.length).map_err(|_| Violation::TooLarge)?;
@@ -130,7 +132,8 @@ impl Inbound {
             OpCode::Binary if header.fin => return Ok(sink(Event::Message(payload))),
             OpCode::Binary | OpCode::Continuation | OpCode::Text => {}
         }
-        let fragments = self.fragments.get_or_insert_with(|| Box::new(Fragments { data: Vec::new(), count: 0 }));
+        let fragments =
+            self.fragments.get_or_insert_with(|| Box::new(Fragments { data: Vec::new(), count: 0 }));
         fragments.count += 1;
         if fragments.count > MAX_FRAGMENTS {
             return Err(Violation::Fragments);

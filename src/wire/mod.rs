@@ -17,10 +17,10 @@ pub mod pb;
 mod varint;
 mod websocket;
 
-pub use envelope::{Payload, decode, encode, error, frame_encoded, reply};
+pub use envelope::{Payload, decode, encode, reply};
+pub(crate) use envelope::{error, frame_encoded};
 pub use frame::{FrameError, Frames};
 pub use inbound::{Event, Inbound};
 pub use varint::{VarintError, decode_varint, encode_varint};
-pub use websocket::{
-    HEARTBEAT_ECHO, Header, OpCode, Violation, close_frame, encode_header, parse_header, pong_frame, unmask,
-};
+pub use websocket::{HEARTBEAT_ECHO, Header, OpCode, Violation, parse_header, unmask};
+pub(crate) use websocket::{close_frame, pong_frame};

@@ -2,7 +2,7 @@
 //! in its shortest form only.
 
 /// Most bytes of a 64-bit varint.
-pub const MAX_VARINT: usize = 10;
+pub(crate) const MAX_VARINT: usize = 10;
 
 /// A prefix no sender of ours would write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +35,11 @@ pub fn decode_varint(input: &[u8]) -> Result<Option<(u64, usize)>, VarintError> 
         }
         value |= group << (7 * index);
         if byte & 0x80 == 0 {
-            return if byte == 0 && index > 0 { Err(VarintError::Overlong) } else { Ok(Some((value, index + 1))) };
+            return if byte == 0 && index > 0 {
+                Err(VarintError::Overlong)
+            } else {
+                Ok(Some((value, index + 1)))
+            };
         }
     }
     if input.len() >= MAX_VARINT { Err(VarintError::Overflow) } else { Ok(None) }

@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::types::CloseReason;
 
 /// Most bytes of a frame header.
-pub const MAX_HEADER: usize = 14;
+pub(crate) const MAX_HEADER: usize = 14;
 
 /// The finished WebSocket message that answers the heartbeat `00`.
 pub const HEARTBEAT_ECHO: Bytes = Bytes::from_static(&[0x82, 0x01, 0x00]);
@@ -173,7 +173,7 @@ pub fn unmask(payload: &mut [u8], mask: [u8; 4]) {
 }
 
 /// Appends the header of a server's unfragmented frame.
-pub fn encode_header(opcode: OpCode, length: usize, out: &mut impl BufMut) {
+pub(crate) fn encode_header(opcode: OpCode, length: usize, out: &mut impl BufMut) {
     out.put_u8(0x80 | opcode.nibble());
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short @ 0..=125), _) => out.put_u8(short),
@@ -190,7 +190,7 @@ pub fn encode_header(opcode: OpCode, length: usize, out: &mut impl BufMut) {
 
 /// A Close frame; `text` is cut to what a control frame holds.
 #[must_use]
-pub fn close_frame(code: u16, text: &str) -> Bytes {
+pub(crate) fn close_frame(code: u16, text: &str) -> Bytes {
     let text = text.get(..text.len().min(123)).unwrap_or_default();
     let mut out = BytesMut::with_capacity(4 + text.len());
     encode_header(OpCode::Close, 2 + text.len(), &mut out);
@@ -201,7 +201,7 @@ pub fn close_frame(code: u16, text: &str) -> Bytes {
 
 /// The answer to a ping.
 #[must_use]
-pub fn pong_frame(payload: &[u8]) -> Bytes {
+pub(crate) fn pong_frame(payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(2 + payload.len());
     encode_header(OpCode::Pong, payload.len(), &mut out);
     out.put_slice(payload);

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-pub use error::{AuthError, AuthSetupError};
+pub(crate) use error::{AuthError, AuthSetupError};
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{DecodingKey, Validation, decode};
 use serde::Deserialize;
@@ -34,7 +34,7 @@ const DEFAULT_DEVICE: &str = "default";
 
 /// A client whose credentials were good.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Who.
     pub user: UserId,
     /// On what.
@@ -46,7 +46,7 @@ pub struct Identity {
 
 /// What clients must present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthMode {
+pub(crate) enum AuthMode {
     /// The name of a user.
     None,
     /// A signed token.
@@ -61,14 +61,14 @@ impl std::fmt::Debug for Authenticator {
 }
 
 /// Judges credentials.
-pub struct Authenticator {
+pub(crate) struct Authenticator {
     /// `None` = mode none.
     jwt: Option<Verifier>,
 }
 
 impl Authenticator {
     /// Parses the keys.
-    pub fn new(config: &AuthConfig) -> Result<Self, AuthSetupError> {
+    pub(crate) fn new(config: &AuthConfig) -> Result<Self, AuthSetupError> {
         let jwt = match config {
             AuthConfig::None => None,
             AuthConfig::Jwt(jwt) => Some(Verifier::new(jwt)?),
@@ -78,19 +78,19 @@ impl Authenticator {
 
     /// What clients must present.
     #[must_use]
-    pub const fn mode(&self) -> AuthMode {
+    pub(crate) const fn mode(&self) -> AuthMode {
         if self.jwt.is_some() { AuthMode::Jwt } else { AuthMode::None }
     }
 
     /// Judges a token. The device is the token's, else `query_device`, else
     /// `default`; an empty `query_device` counts as none.
-    pub fn verify(&self, token: &str, query_device: Option<&str>) -> Result<Identity, AuthError> {
+    pub(crate) fn verify(&self, token: &str, query_device: Option<&str>) -> Result<Identity, AuthError> {
         self.jwt.as_ref().ok_or(AuthError::TokenNotAccepted)?.verify(token, query_device)
     }
 
     /// Takes a client at its word; mode none only. An empty `device` counts as
     /// none.
-    pub fn anonymous(&self, user: Option<&str>, device: Option<&str>) -> Result<Identity, AuthError> {
+    pub(crate) fn anonymous(&self, user: Option<&str>, device: Option<&str>) -> Result<Identity, AuthError> {
         if self.jwt.is_some() {
             return Err(AuthError::TokenRequired);
         }

@@ -20,7 +20,7 @@ const SUBPROTOCOL: &str = "tidegate.v1";
 
 /// A client refused before the upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// HTTP status and its phrase.
     pub status: &'static str,
     /// One more header line, without its end.
@@ -36,20 +36,20 @@ impl Refusal {
 
     /// Bad or missing credentials.
     #[must_use]
-    pub fn unauthorized(message: impl Into<String>) -> Self {
+    pub(crate) fn unauthorized(message: impl Into<String>) -> Self {
         let header = Some("WWW-Authenticate: Bearer");
         Self { status: "401 Unauthorized", header, message: message.into() }
     }
 
     /// The request did not come in time.
     #[must_use]
-    pub fn timeout() -> Self {
+    pub(crate) fn timeout() -> Self {
         Self::new("408 Request Timeout", "the upgrade request did not come in time")
     }
 
     /// The response as bytes.
     #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let header = self.header.map(|line| format!("{line}\r\n")).unwrap_or_default();
         format!(
             "HTTP/1.1 {}\r\n{header}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}\n",
@@ -63,7 +63,7 @@ impl Refusal {
 
 /// Why there was no upgrade.
 #[derive(Debug, thiserror::Error)]
-pub enum HandshakeError {
+pub(crate) enum HandshakeError {
     /// The client is to be told.
     #[error("refused with {}: {}", .0.status, .0.message)]
     Refused(Refusal),
@@ -80,7 +80,7 @@ impl From<Refusal> for HandshakeError {
 
 /// A good upgrade request, not answered yet.
 #[derive(Debug)]
-pub struct Upgrade {
+pub(crate) struct Upgrade {
     /// The first credentials found, unjudged.
     pub token: Option<String>,
     /// `?user=`, for mode none.
@@ -96,13 +96,13 @@ pub struct Upgrade {
 impl Upgrade {
     /// Reads and judges a request. Returns early on the first byte that is
     /// too much; the caller holds the deadline.
-    pub async fn read(stream: &mut TcpStream, origins: &[String]) -> Result<Self, HandshakeError> {
+    pub(crate) async fn read(stream: &mut TcpStream, origins: &[String]) -> Result<Self, HandshakeError> {
         let (request, rest) = read_request(stream).await?;
         Ok(judge(&request, rest, origins)?)
     }
 
     /// Sends 101; returns what the client sent past its request.
-    pub async fn accept(self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    pub(crate) async fn accept(self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
         stream.write_all(&self.response).await?;
         Ok(self.rest)
     }
@@ -198,13 +198,7 @@ fn judge(request: &Request, rest: Vec<u8>, origins: &[String]) -> Result<Upgrade
     let offered_token = offered.iter().find_map(|protocol| protocol.strip_prefix("bearer."));
     let token = bearer.or(offered_token).map(str::to_owned).or(query.access_token);
     let mut bytes = Vec::with_capacity(256);
-    write_response(&mut bytes, &response).map_err(|error| Refusal::new("400 Bad Request", error.to_string()))?;
-    Ok(Upgrade {
-        token,
-        user: query.user,
-        device: query.device,
-        resume: query.resume,
-        response: bytes,
-        rest,
-    })
+    write_response(&mut bytes, &response)
+        .map_err(|error| Refusal::new("400 Bad Request", error.to_string()))?;
+    Ok(Upgrade { token, user: query.user, device: query.device, resume: query.resume, response: bytes, rest })
 }

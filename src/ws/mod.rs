@@ -7,6 +7,6 @@
 //!
 //! Called by `session`.
 
-pub mod auth;
-pub mod handshake;
+pub(crate) mod auth;
+pub(crate) mod handshake;
 mod query;

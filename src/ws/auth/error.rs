@@ -4,7 +4,7 @@ use crate::config::KeyError;
 
 /// Why credentials were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AuthError {
+pub(crate) enum AuthError {
     /// A user name where a token is due.
     #[error("a token is required")]
     TokenRequired,
@@ -55,7 +55,7 @@ pub enum AuthError {
 impl AuthError {
     /// The word it is counted under.
     #[must_use]
-    pub const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::TokenRequired => "token_required",
             Self::TokenNotAccepted => "token_not_accepted",
@@ -78,7 +78,7 @@ impl AuthError {
 
 /// Why no authenticator could be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AuthSetupError {
+pub(crate) enum AuthSetupError {
     /// Tokens without a key to verify them.
     #[error("auth.mode = \"jwt\" needs at least one key")]
     NoKeys,
