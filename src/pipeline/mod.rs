@@ -1,4 +1,5 @@
-//! The product's verbs: send, deliver, acknowledge, relay, attach, kick, pull.
+//! The product's verbs: send, deliver, acknowledge, relay, attach, resume,
+//! kick, pull.
 //!
 //! The only place that sees messages, the hub and the three ports together.
 //! Order of work for a send: validate → dedup + seq + append → ack the sender
@@ -16,6 +17,7 @@ mod kick;
 mod pull;
 mod refresh;
 mod relay;
+mod resume;
 mod send;
 
 use std::sync::Arc;

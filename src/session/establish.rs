@@ -151,8 +151,13 @@ async fn run(
     };
     let attached = context.pipeline.attach(identity).await;
     let peer = attached.peer;
-    let ready = encode(&reply("", Payload::Ready(ready(&context, &peer.identity, attached.conversations))));
-    peer.outbox.push_front(Frame::control(ready, FrameKind::Other));
+    let ready = Payload::Ready(ready(&context, &peer.identity, attached.conversations));
+    let have = opening.identify.as_ref().map(|identify| identify.have.as_slice()).unwrap_or_default();
+    let replay = context.pipeline.ports().resume(peer.identity.user, have).await;
+    // Before whatever came live since the connection became reachable.
+    for payload in std::iter::once(ready).chain(replay).rev() {
+        peer.outbox.push_front(Frame::control(encode(&reply("", payload)), FrameKind::Other));
+    }
     metrics().handshake_ok.increment(1);
     metrics().handshake_seconds.record(started.elapsed());
     let spared = from.ip().to_canonical().is_loopback() && !context.limits.limit_loopback;
