@@ -140,6 +140,12 @@ impl Hub {
         }
     }
 
+    /// Whether a user has a connection here.
+    #[must_use]
+    pub(crate) fn has(&self, user: UserId) -> bool {
+        self.users.contains_key(&user)
+    }
+
     /// The connections of one user.
     #[must_use]
     pub(crate) fn peers(&self, user: UserId) -> Vec<Arc<Peer>> {

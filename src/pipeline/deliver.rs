@@ -105,7 +105,7 @@ impl Ports {
         // Encoded once, and not at all when nobody is here.
         let mut frame = None;
         let to = |user: &UserId| {
-            if self.hub.peers(*user).is_empty() {
+            if !self.hub.has(*user) {
                 return 0;
             }
             let frame = frame.get_or_insert_with(|| Frame {

@@ -14,6 +14,7 @@ mod attach;
 mod deliver;
 mod inbox;
 mod kick;
+mod lane;
 mod pull;
 mod refresh;
 mod relay;
@@ -76,7 +77,7 @@ impl Pipeline {
     /// Starts the tasks, until `stop`.
     #[must_use]
     pub(crate) fn start(ports: Arc<Ports>, stop: &CancellationToken) -> Arc<Self> {
-        let lanes = send::start(&ports, stop);
+        let lanes = lane::start(&ports, stop);
         let relays = relay::start(&ports, stop);
         let reports = acknowledge::start(&ports, stop);
         let (refreshes, departures) = refresh::start(&ports, stop);

@@ -1,37 +1,21 @@
 //! The verb *send*: append, acknowledge, deliver.
 //!
-//! Conversations are spread over lanes, each one task that appends a batch at
-//! a time: arrival order within a conversation is kept for free, and under
-//! load one round trip carries many messages. While the store is away a batch
-//! is tried again until its oldest send has waited long enough; that one gets
-//! RETRY_LATER, and with it everything behind it from the same connection to
-//! the same conversation.
+//! Conversations are spread over lanes ([`super::lane`]); a send goes to its
+//! conversation's, and is answered from there.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
-use super::{Outgoing, Pipeline, Ports};
-use crate::hub::{Class, Frame, Peer};
+use super::Pipeline;
+use crate::hub::{Frame, Peer};
 use crate::message::Draft;
-use crate::store::{Append, Appended, StoreError};
 use crate::telemetry::{FrameKind, Refusal, metrics};
-use crate::types::{ConnId, ConversationId, UserId, fnv1a64, unix_ms};
-use crate::wire::pb::{Ack, AckStatus, Error, ErrorCode, Push};
+use crate::types::{ConnId, ConversationId, fnv1a64, unix_ms};
+use crate::wire::pb::{Ack, AckStatus, Error, ErrorCode};
 use crate::wire::{Payload, encode, error, reply};
 
-const LANES: usize = 4;
-/// Most sends waiting in one lane.
-const LANE_QUEUE: usize = 4_096;
-/// Most sends of one batch.
-const BATCH: usize = 256;
-/// Most sends remembered as perhaps stored, per lane.
-const MAX_UNCONFIRMED: usize = 10_000;
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// What a client is told to wait after RETRY_LATER.
 const RETRY_AFTER_MS: u32 = 1_000;
 
@@ -71,7 +55,7 @@ pub(crate) struct SendRequest {
 
 impl SendRequest {
     /// Order is kept per connection and conversation.
-    fn order_key(&self) -> (Option<ConnId>, ConversationId) {
+    pub(super) fn order_key(&self) -> (Option<ConnId>, ConversationId) {
         let conn = match &self.origin {
             Origin::Peer { peer, .. } => Some(peer.identity.conn),
             Origin::Api(_) => None,
@@ -79,18 +63,21 @@ impl SendRequest {
         (conn, self.draft.conversation.clone())
     }
 
-    fn refuse(self, why: Refusal, error: Error) {
+    /// Answers that it is refused, and counts why.
+    pub(super) fn refuse(self, why: Refusal, error: Error) {
         metrics().count_refused(why);
         self.answer(SendOutcome::Refused(error));
     }
 
-    fn retry_later(self, why: Refusal) {
+    /// Answers that it may be tried again.
+    pub(super) fn retry_later(self, why: Refusal) {
         let mut error = error(ErrorCode::RetryLater, "the store did not confirm in time");
         error.retry_after_ms = RETRY_AFTER_MS;
         self.refuse(why, error);
     }
 
-    fn answer(self, outcome: SendOutcome) {
+    /// Answers, whoever asked.
+    pub(super) fn answer(self, outcome: SendOutcome) {
         metrics().messages_in_flight.decrement(1.0);
         let client_msg_id = self.draft.push.client_msg_id;
         match self.origin {
@@ -139,209 +126,4 @@ impl Pipeline {
             request.retry_later(Refusal::QueueFull);
         }
     }
-}
-
-pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> Vec<mpsc::Sender<SendRequest>> {
-    let start = |_| {
-        let (sender, requests) = mpsc::channel(LANE_QUEUE);
-        let lane = Lane { ports: Arc::clone(ports), requests, unconfirmed: Unconfirmed::default() };
-        let stop = stop.clone();
-        tokio::spawn(async move { stop.run_until_cancelled(lane.run()).await });
-        sender
-    };
-    (0..LANES).map(start).collect()
-}
-
-/// A send with the append it became.
-struct Pending {
-    request: SendRequest,
-    append: Append,
-}
-
-struct Lane {
-    ports: Arc<Ports>,
-    requests: mpsc::Receiver<SendRequest>,
-    unconfirmed: Unconfirmed,
-}
-
-/// Sends answered with RETRY_LATER that may have been stored all the same:
-/// when one comes again as a duplicate it was never delivered.
-#[derive(Default)]
-struct Unconfirmed(HashSet<(UserId, ConversationId, String)>);
-
-impl Unconfirmed {
-    fn key(append: &Append) -> (UserId, ConversationId, String) {
-        (append.from, append.conversation.clone(), append.client_msg_id.clone())
-    }
-
-    fn remember(&mut self, append: &Append) {
-        if self.0.len() >= MAX_UNCONFIRMED {
-            // Their receivers find them by pulling.
-            self.0.clear();
-        }
-        self.0.insert(Self::key(append));
-    }
-
-    fn forget(&mut self, append: &Append) -> bool {
-        !self.0.is_empty() && self.0.remove(&Self::key(append))
-    }
-}
-
-impl Lane {
-    async fn run(mut self) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while self.requests.recv_many(&mut batch, BATCH).await > 0 {
-            let pending = batch.drain(..).map(|request| self.prepare(request)).collect();
-            self.work_off(pending).await;
-        }
-    }
-
-    /// The id is drawn once: a retry is then a duplicate of itself.
-    fn prepare(&self, request: SendRequest) -> Pending {
-        let now = unix_ms();
-        let server_msg_id = self.ports.ids.lock().next(now).to_string();
-        let draft = &request.draft;
-        let push = Push { server_msg_id: server_msg_id.clone(), server_time: now, ..draft.push.clone() };
-        let append = Append {
-            conversation: draft.conversation.clone(),
-            from: UserId::new(draft.push.from_user_id).unwrap_or(UserId::SYSTEM),
-            client_msg_id: draft.push.client_msg_id.clone(),
-            server_msg_id,
-            content_hash: draft.content_hash,
-            server_time: now,
-            push,
-        };
-        Pending { request, append }
-    }
-
-    async fn work_off(&mut self, mut pending: Vec<Pending>) {
-        while !pending.is_empty() {
-            let level = self.ports.store.level();
-            metrics().ack_level.set(level);
-            let started = Instant::now();
-            let appends: Vec<Append> = pending.iter().map(|p| p.append.clone()).collect();
-            let outcomes = self.ports.store.append(&appends).await;
-            metrics().append_seconds.record(started.elapsed());
-            let mut outgoing = Vec::with_capacity(pending.len());
-            let mut unknown = Vec::new();
-            for (pending, outcome) in pending.drain(..).zip(outcomes) {
-                match outcome {
-                    Ok(appended) => {
-                        let undelivered = self.unconfirmed.forget(&pending.append);
-                        outgoing.extend(conclude(pending, appended, level, undelivered));
-                    }
-                    Err(StoreError::Unavailable) => unknown.push(pending),
-                    Err(StoreError::Broken(why)) => {
-                        tracing::error!(conversation = %pending.append.conversation, why, "append failed");
-                        let error = error(ErrorCode::Internal, "the message could not be stored");
-                        pending.request.refuse(Refusal::Internal, error);
-                    }
-                }
-            }
-            self.deliver(outgoing).await;
-            pending = self.expire(unknown);
-            if !pending.is_empty() {
-                sleep(RETRY_PAUSE).await;
-            }
-        }
-    }
-
-    async fn deliver(&self, outgoing: Vec<(Outgoing, Instant)>) {
-        if outgoing.is_empty() {
-            return;
-        }
-        let (batch, received): (Vec<_>, Vec<_>) = outgoing.into_iter().unzip();
-        self.ports.deliver(&batch).await;
-        for at in received {
-            metrics().delivery_seconds.record(at.elapsed());
-        }
-    }
-
-    /// Answers RETRY_LATER to what waited too long, and to everything behind
-    /// it, also in the queue; returns what may still be tried.
-    fn expire(&mut self, unknown: Vec<Pending>) -> Vec<Pending> {
-        let mut overdue = HashSet::new();
-        let mut left = Vec::with_capacity(unknown.len());
-        for pending in unknown {
-            let key = pending.request.order_key();
-            if overdue.contains(&key) || pending.request.received.elapsed() >= self.ports.send_wait {
-                overdue.insert(key);
-                self.unconfirmed.remember(&pending.append);
-                pending.request.retry_later(Refusal::RetryLater);
-            } else {
-                left.push(pending);
-            }
-        }
-        if overdue.is_empty() {
-            return left;
-        }
-        while let Ok(request) = self.requests.try_recv() {
-            if overdue.contains(&request.order_key()) {
-                request.retry_later(Refusal::RetryLater);
-            } else {
-                left.push(self.prepare(request));
-            }
-        }
-        left
-    }
-}
-
-/// Answers the sender; returns what is to be delivered: what is new, and a
-/// duplicate whose original is `undelivered`.
-fn conclude(
-    pending: Pending,
-    appended: Appended,
-    level: u32,
-    undelivered: bool,
-) -> Option<(Outgoing, Instant)> {
-    let Pending { request, append } = pending;
-    let (seq, epoch, server_msg_id, server_time, duplicate) = match appended {
-        Appended::Stored { seq, epoch } => {
-            (seq, epoch, append.server_msg_id.clone(), append.server_time, false)
-        }
-        // Our own id comes back: an earlier try of this same send was done.
-        Appended::Duplicate { seq, epoch, server_msg_id, server_time } => {
-            let duplicate = server_msg_id != append.server_msg_id;
-            (seq, epoch, server_msg_id, server_time, duplicate)
-        }
-        Appended::Conflict => {
-            let error =
-                error(ErrorCode::Invalid, "clientMsgId was used for other content in this conversation");
-            request.refuse(Refusal::Invalid, error);
-            return None;
-        }
-    };
-    let ack = Ack {
-        client_msg_id: append.client_msg_id.clone(),
-        server_msg_id: server_msg_id.clone(),
-        seq,
-        status: AckStatus::Stored.into(),
-        conversation_id: append.push.conversation_id.clone(),
-        server_time,
-        duplicate,
-        epoch,
-        level,
-        ..Ack::default()
-    };
-    if duplicate { &metrics().messages_duplicate } else { &metrics().messages_stored }.increment(1);
-    let except = match &request.origin {
-        Origin::Peer { peer, .. } => Some(Arc::clone(peer)),
-        Origin::Api(_) => None,
-    };
-    let received = request.received;
-    let trace_id = match &request.origin {
-        Origin::Peer { trace_id, .. } => trace_id.clone(),
-        Origin::Api(_) => String::new(),
-    };
-    request.answer(SendOutcome::Stored(ack));
-    if duplicate && !undelivered {
-        return None;
-    }
-    let users = match append.conversation {
-        ConversationId::P2p(lo, hi) => vec![lo, hi],
-        ConversationId::Group(_) => Vec::new(),
-    };
-    let push = Push { seq, epoch, server_msg_id, server_time, ..append.push };
-    let envelope = reply(&trace_id, Payload::Push(push));
-    Some((Outgoing { users, except, envelope, class: Class::Push, kind: FrameKind::Push }, received))
 }

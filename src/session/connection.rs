@@ -1,27 +1,26 @@
 //! The connection actor.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
 use tracing::event;
 
 use super::Context;
 use super::bucket::Bucket;
+use super::closing::Closing;
+use super::farewell::farewell;
 use super::outbound::{Written, count_dropped, poll_flush};
-use crate::hub::{Ending, Frame, Peer};
-use crate::telemetry::{FrameKind, metrics};
+use super::receive::Receiver;
+use crate::hub::Peer;
+use crate::telemetry::metrics;
 use crate::types::{CloseReason, monotonic_ms};
-use crate::wire::pb::{Kick, KickReason};
-use crate::wire::{Event, Frames, Inbound, Payload, close_frame, encode, pong_frame, reply};
+use crate::wire::{Event, Inbound};
 
 /// Bytes read at a time, into a buffer that the connections of one worker
 /// thread share.
@@ -30,8 +29,6 @@ const SCRATCH: usize = 64 * 1024;
 const READS_PER_TURN: u32 = 4;
 /// Sends in flight above which a connection is not read.
 const MAX_IN_FLIGHT: u32 = 512;
-/// How long a close may take: the last bytes out, the peer's end in.
-const LINGER: Duration = Duration::from_secs(2);
 
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
@@ -51,16 +48,6 @@ pub(crate) struct Connection {
     closing: Option<Closing>,
     linger: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _permit: OwnedSemaphorePermit,
-}
-
-/// What is left to say before the end.
-#[derive(Debug, Clone)]
-struct Closing {
-    reason: CloseReason,
-    /// Code and text of the Close frame; `None` = none is sent.
-    close: Option<(u16, String)>,
-    kick: Option<Kick>,
-    said: bool,
 }
 
 impl std::fmt::Debug for Connection {
@@ -97,15 +84,15 @@ impl Connection {
 
     /// Takes a message that came with the handshake.
     pub(super) fn accept(&mut self, message: &[u8]) {
-        let mut taker = Taker {
+        let mut receiver = Receiver {
             context: &self.context,
             peer: &self.peer,
             bucket: &mut self.bucket,
             now_ms: monotonic_ms(),
             closing: None,
         };
-        let _ = taker.take(Event::Message(message));
-        self.closing = self.closing.take().or(taker.closing);
+        let _ = receiver.take(Event::Message(message));
+        self.closing = self.closing.take().or(receiver.closing);
     }
 
     fn turn(&mut self, cx: &mut TaskContext<'_>) -> Poll<CloseReason> {
@@ -151,7 +138,7 @@ impl Connection {
             let now_ms = monotonic_ms();
             metrics().bytes_in.increment(u64::try_from(bytes.len()).unwrap_or(0));
             self.peer.seen(now_ms);
-            let mut taker = Taker {
+            let mut receiver = Receiver {
                 context: &self.context,
                 peer: &self.peer,
                 bucket: &mut self.bucket,
@@ -162,11 +149,13 @@ impl Connection {
             let limit = self.context.limits.max_frame_bytes;
             let fed = self.inbound.feed(bytes, limit, |event| {
                 whole = true;
-                taker.take(event)
+                receiver.take(event)
             });
-            self.closing = match (fed, taker.closing) {
+            self.closing = match (fed, receiver.closing) {
                 (_, Some(closing)) => Some(closing),
-                (Err(violation), None) => Some(closing(violation.close_reason(), &violation.to_string())),
+                (Err(violation), None) => {
+                    Some(Closing::new(violation.close_reason(), &violation.to_string()))
+                }
                 (Ok(_), None) => None,
             };
             self.peer.set_partial(self.inbound.is_partial(), whole, now_ms);
@@ -214,7 +203,9 @@ impl Connection {
         let sends_close = reason.row().code.is_some();
         self.linger = Some(Box::pin(async move {
             if let Some(stream) = stream.filter(|_| sends_close) {
-                let _ = timeout(LINGER, linger(stream, left, offset)).await;
+                let mut skip = offset;
+                let last = left.into_iter().map(move |frame| frame.bytes.slice(std::mem::take(&mut skip)..));
+                farewell(stream, last).await;
             }
         }));
     }
@@ -244,19 +235,6 @@ impl Drop for Connection {
     }
 }
 
-/// The last bytes, our end, and the peer's: closing with unread bytes in the
-/// kernel would reset the connection and lose the Close frame.
-async fn linger(mut stream: TcpStream, left: VecDeque<Frame>, offset: usize) -> std::io::Result<()> {
-    let mut skip = offset;
-    for frame in left {
-        stream.write_all(frame.bytes.get(std::mem::take(&mut skip)..).unwrap_or_default()).await?;
-    }
-    stream.shutdown().await?;
-    let mut sink = [0; 1024];
-    while stream.read(&mut sink).await? > 0 {}
-    Ok(())
-}
-
 fn log(peer: &Peer, reason: CloseReason) {
     let (user, device, conn) = (peer.identity.user, &peer.identity.device, peer.identity.conn);
     macro_rules! at {
@@ -269,98 +247,5 @@ fn log(peer: &Peer, reason: CloseReason) {
         tracing::Level::WARN => at!(tracing::Level::WARN),
         tracing::Level::INFO => at!(tracing::Level::INFO),
         _ => at!(tracing::Level::DEBUG),
-    }
-}
-
-fn closing(reason: CloseReason, text: &str) -> Closing {
-    let close = reason.row().code.map(|code| (code, text.to_owned()));
-    Closing { reason, close, kick: None, said: false }
-}
-
-impl Closing {
-    fn asked(ending: Ending) -> Self {
-        let kick = match ending.reason {
-            CloseReason::Replaced => Some(KickReason::Replaced),
-            CloseReason::Kicked => Some(KickReason::Admin),
-            CloseReason::TokenExpired => Some(KickReason::TokenExpired),
-            CloseReason::SlowConsumer => Some(KickReason::SlowConsumer),
-            _ => None,
-        };
-        let kick = kick.map(|reason| Kick {
-            reason: reason.into(),
-            may_reconnect: ending.may_reconnect,
-            retry_after_ms: 0,
-        });
-        Self { kick, ..closing(ending.reason, ending.reason.row().text) }
-    }
-
-    /// Puts the last frames behind `queue`; a slow consumer's backlog goes,
-    /// but for the frame it has a part of.
-    fn say(&mut self, queue: &mut VecDeque<Frame>, offset: usize) {
-        self.said = true;
-        if self.reason == CloseReason::SlowConsumer {
-            let keep = usize::from(offset > 0 && !queue.is_empty());
-            let dropped = queue.split_off(keep);
-            count_dropped(&dropped, true);
-        }
-        if let Some(kick) = self.kick.take() {
-            queue.push_back(Frame::control(encode(&reply("", Payload::Kick(kick))), FrameKind::Other));
-        }
-        if let Some((code, text)) = self.close.take() {
-            queue.push_back(Frame::control(close_frame(code, &text), FrameKind::WebSocket));
-        }
-    }
-}
-
-/// Takes whole WebSocket messages apart.
-struct Taker<'a> {
-    context: &'a Arc<Context>,
-    peer: &'a Arc<Peer>,
-    bucket: &'a mut Bucket,
-    now_ms: u64,
-    closing: Option<Closing>,
-}
-
-impl Taker<'_> {
-    fn take(&mut self, event: Event<'_>) -> ControlFlow<()> {
-        match event {
-            Event::Message(message) => {
-                for frame in Frames::new(message) {
-                    let taken = match frame {
-                        Ok(frame) => self.context.take_frame(self.peer, frame),
-                        Err(error) => Err((CloseReason::InvalidPayload, error.to_string())),
-                    };
-                    if let Err((reason, text)) = taken {
-                        return self.close(closing(reason, &text));
-                    }
-                    self.charge()?;
-                }
-                ControlFlow::Continue(())
-            }
-            Event::Ping(payload) => {
-                self.charge()?;
-                metrics().count_in(FrameKind::WebSocket);
-                self.peer.answer(Frame::control(pong_frame(payload), FrameKind::WebSocket));
-                ControlFlow::Continue(())
-            }
-            Event::Pong => self.charge(),
-            Event::Close(code) => {
-                // The code is echoed; without one, 1000 says the same.
-                let close = Some((code.unwrap_or(1000), String::new()));
-                self.close(Closing { reason: CloseReason::PeerClosed, close, kick: None, said: false })
-            }
-        }
-    }
-
-    fn charge(&mut self) -> ControlFlow<()> {
-        if self.bucket.take(self.now_ms) {
-            return ControlFlow::Continue(());
-        }
-        self.close(closing(CloseReason::RateLimited, CloseReason::RateLimited.row().text))
-    }
-
-    fn close(&mut self, closing: Closing) -> ControlFlow<()> {
-        self.closing = Some(closing);
-        ControlFlow::Break(())
     }
 }

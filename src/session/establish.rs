@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::connection::Connection;
 use super::dispatch::Fatal;
+use super::farewell::farewell;
 use super::identify::{Opening, read_opening};
 use super::{Context, identify};
 use crate::hub::{Frame, PeerIdentity};
@@ -25,8 +26,6 @@ use crate::ws::handshake::{HandshakeError, Refusal, Upgrade};
 
 /// How long a client has to name itself, or its positions, after the upgrade.
 const IDENTIFY: Duration = Duration::from_secs(5);
-/// How long a refused client has to read why.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves one accepted socket: handshake, credentials, bind, `Ready`; then the
 /// connection runs in a task of its own and this one ends.
@@ -190,23 +189,11 @@ fn ready(context: &Context, identity: &PeerIdentity, conversations: Conversation
 }
 
 async fn refuse(stream: TcpStream, refusal: &Refusal) {
-    farewell(stream, &refusal.to_bytes()).await;
+    farewell(stream, [refusal.to_bytes().into()]).await;
 }
 
 async fn part(stream: TcpStream, reason: CloseReason, text: &str) {
     if let Some(code) = reason.row().code {
-        farewell(stream, &close_frame(code, text)).await;
+        farewell(stream, [close_frame(code, text)]).await;
     }
-}
-
-/// Says the last word and waits, briefly, until the peer has read it.
-async fn farewell(mut stream: TcpStream, bytes: &[u8]) {
-    let _ = timeout(FAREWELL, async {
-        stream.write_all(bytes).await?;
-        stream.shutdown().await?;
-        let mut sink = [0; 1024];
-        while stream.read(&mut sink).await? > 0 {}
-        std::io::Result::Ok(())
-    })
-    .await;
 }

@@ -12,12 +12,15 @@
 //! Called by `gateway`; calls `ws`, `wire`, `hub`, `pipeline`.
 
 mod bucket;
+mod closing;
 mod connection;
 mod dispatch;
 mod establish;
+mod farewell;
 mod identify;
 mod liveness;
 mod outbound;
+mod receive;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
