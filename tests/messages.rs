@@ -144,6 +144,7 @@ async fn typing_and_custom_pass_through_unstored() {
 
     // A stranger is neither a fellow member nor a partner yet.
     phone.send(custom("spam", &[99])).await;
+    assert_eq!(phone.expect_error().await.code(), ErrorCode::Forbidden);
     phone.store_text("p2p:42:99", "m-2", "may I?").await;
     stranger.expect_push().await;
     stranger.beat().await;
