@@ -20,6 +20,7 @@
 //! | `route`, `bus`, `store` | three ports, each with two backends and one suite |
 //! | `pipeline` | the product's verbs |
 //! | `net`, `ws`, `session` | sockets, upgrade, the connection |
+//! | `task` | tasks the gateway cannot live without |
 //! | `admin` | HTTP for operators |
 //! | `gateway` | puts it all together |
 //! | `client`, `cli` | the terminal side |
@@ -38,6 +39,7 @@ mod redis;
 mod route;
 mod session;
 mod store;
+mod task;
 mod telemetry;
 mod timer;
 mod types;

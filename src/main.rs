@@ -47,7 +47,7 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(match exit {
         Exit::Stopped => ExitCode::SUCCESS,
-        Exit::Superseded => ExitCode::FAILURE,
+        Exit::Superseded | Exit::Failed => ExitCode::FAILURE,
     })
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -75,7 +74,7 @@ pub(super) async fn send(
     metrics().messages_received.increment(1);
     let draft = draft(body).inspect_err(|_| metrics().count_refused(Refusal::Invalid))?;
     let (asker, outcome) = oneshot::channel();
-    pipeline.send(SendRequest { draft, origin: Origin::Api(asker), received: Instant::now() });
+    pipeline.send(SendRequest::new(draft, Origin::Api(asker)));
     // The lane answers within its own deadline; this one is for its death.
     let deadline = pipeline.ports().send_wait * 3;
     match timeout(deadline, outcome).await {

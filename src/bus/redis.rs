@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::counter::{Continuity, Inbound, Outbound};
 use super::{BUS_VERSION, Destination, Receiver, accepts};
 use crate::redis::{Client, Keys, Link};
+use crate::task::spawn_core;
 use crate::telemetry::metrics;
 use crate::types::{GatewayId, monotonic_ms, unix_micros};
 use crate::wire::pb::bus_item::Item;
@@ -24,6 +25,9 @@ use crate::wire::pb::{BusItem, BusMessage, Probe};
 const QUEUE: usize = 16_384;
 /// Most items of one batch.
 const BATCH: usize = 512;
+/// Most bytes of one publish: Redis cuts off a subscriber that falls 32 MB
+/// behind, or 8 MB for a minute.
+const MAX_PUBLISH: usize = 512 * 1024;
 /// How often the own channel is probed, so that a subscription that died
 /// silently is found.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
@@ -56,8 +60,7 @@ impl RedisBus {
             own: own.clone(),
             counters: Outbound::default(),
         };
-        let token = stop.clone();
-        tokio::spawn(async move { token.run_until_cancelled(publisher.run(items)).await });
+        spawn_core("bus publisher", stop, publisher.run(items));
         let subscriber = Subscriber {
             client,
             channel: keys.channel(&own.gateway),
@@ -66,8 +69,7 @@ impl RedisBus {
             subscribed,
             inbound: Inbound::default(),
         };
-        let token = stop.clone();
-        tokio::spawn(async move { token.run_until_cancelled(subscriber.run()).await });
+        spawn_core("bus subscriber", stop, subscriber.run());
         Self { queue, subscribed: watcher }
     }
 
@@ -109,7 +111,8 @@ impl Publisher {
         }
     }
 
-    /// One publish per destination, items in order.
+    /// One publish per destination, items in order; more only where one would
+    /// be too long for a subscriber's buffer.
     async fn publish(&mut self, batch: impl Iterator<Item = (Destination, BusItem)>) {
         let mut order = Vec::new();
         let mut grouped: HashMap<Destination, Vec<BusItem>> = HashMap::new();
@@ -122,11 +125,25 @@ impl Publisher {
         }
         let mut commands = Vec::with_capacity(order.len());
         for to in order {
-            let items = grouped.remove(&to).unwrap_or_default();
-            let counter = self.counters.next(&to.gateway, monotonic_ms());
-            commands.push(self.command(&to, counter, items));
+            let mut part = Vec::new();
+            let mut bytes = 0;
+            for item in grouped.remove(&to).unwrap_or_default() {
+                let size = item.encoded_len();
+                if bytes + size > MAX_PUBLISH && !part.is_empty() {
+                    commands.push(self.numbered(&to, std::mem::take(&mut part)));
+                    bytes = 0;
+                }
+                bytes += size;
+                part.push(item);
+            }
+            commands.push(self.numbered(&to, part));
         }
         self.send(commands).await;
+    }
+
+    fn numbered(&mut self, to: &Destination, items: Vec<BusItem>) -> redis::Cmd {
+        let counter = self.counters.next(&to.gateway, monotonic_ms());
+        self.command(to, counter, items)
     }
 
     async fn repeat(&mut self) {
@@ -135,8 +152,8 @@ impl Publisher {
             let to = Destination { gateway, epoch: crate::types::Epoch(0) };
             self.command(&to, counter, Vec::new())
         };
-        let commands = due.into_iter().map(of).collect();
-        self.send(commands).await;
+        // A repeat that is lost is no loss: the next message counts on.
+        let _ = self.client.pipeline(due.into_iter().map(of).collect()).await;
     }
 
     async fn send(&self, commands: Vec<redis::Cmd>) {

@@ -16,6 +16,7 @@ use crate::net;
 use crate::pipeline::Pipeline;
 use crate::redis::Lease;
 use crate::session;
+use crate::task::spawn_core;
 use crate::types::{CloseReason, Phase};
 
 /// How long connections have to end once they were asked to.
@@ -30,6 +31,8 @@ pub enum Exit {
     Stopped,
     /// Another process took its lease.
     Superseded,
+    /// A task it lives by ended; the log says which.
+    Failed,
 }
 
 impl Gateway {
@@ -73,8 +76,14 @@ impl Gateway {
             role: "websocket",
             source,
         })?;
-        tokio::spawn(wheel::turn(Arc::clone(&pipeline), arrivals, rhythm, admin.recorder.clone()));
-        let permits = Arc::new(Semaphore::new(config.limits.max_connections.min(Semaphore::MAX_PERMITS)));
+        spawn_core(
+            "wheel",
+            &stop,
+            wheel::turn(Arc::clone(&pipeline), arrivals, rhythm, admin.recorder.clone()),
+        );
+        let most = config.limits.max_connections.min(Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(most));
+        let parting = Parting { hub: Arc::clone(&hub), permits: Arc::clone(&permits), most };
         let accepting = stop.child_token();
         let accept =
             tokio::spawn(net::accept(listener, permits, accepting.clone(), move |stream, peer, permit| {
@@ -86,26 +95,25 @@ impl Gateway {
         info!(redis = config.redis.is_some(), "ready");
         let superseded = async {
             match kept {
-                Some(kept) => match kept.await {
-                    Ok(Some(holder)) => holder,
-                    _ => std::future::pending().await,
-                },
+                // Without the task the lease runs out unseen.
+                Some(kept) => kept.await.ok().flatten(),
                 None => std::future::pending().await,
             }
         };
         let exit = tokio::select! {
             () = signals.first() => Exit::Stopped,
-            _ = superseded => Exit::Superseded,
+            holder = superseded => if holder.is_some() { Exit::Superseded } else { Exit::Failed },
+            () = stop.cancelled() => Exit::Failed,
         };
         // Accepting ends first, in both cases.
         accepting.cancel();
         let _ = accept.await;
         match exit {
-            Exit::Stopped => {
+            Exit::Stopped | Exit::Failed => {
                 phase.send_replace(Phase::Draining);
                 info!(connections = hub.connections(), "stopping");
                 tokio::select! {
-                    () = part(&hub, CloseReason::Shutdown) => {}
+                    () = parting.part(CloseReason::Shutdown) => {}
                     () = signals.first() => warn!("asked again: ending now"),
                 }
                 leaving.cancel();
@@ -120,7 +128,7 @@ impl Gateway {
             Exit::Superseded => {
                 phase.send_replace(Phase::Superseded);
                 // Routes and lease are the other's now.
-                part(&hub, CloseReason::Superseded).await;
+                parting.part(CloseReason::Superseded).await;
             }
         }
         stop.cancel();
@@ -130,18 +138,29 @@ impl Gateway {
     }
 }
 
-/// Asks every connection to end and waits, briefly, until they have.
-async fn part(hub: &Hub, reason: CloseReason) {
-    for peer in hub.all() {
-        peer.outbox.end(Ending::of(reason));
-    }
-    let gone = async {
-        while hub.connections() > 0 {
-            sleep(Duration::from_millis(10)).await;
+/// The end of all connections.
+struct Parting {
+    hub: Arc<Hub>,
+    /// Held by every socket from its accept to its last byte.
+    permits: Arc<Semaphore>,
+    most: usize,
+}
+
+impl Parting {
+    /// Asks every connection to end, also those that only now become one, and
+    /// waits, briefly, until every socket is closed.
+    async fn part(&self, reason: CloseReason) {
+        let gone = async {
+            while self.permits.available_permits() < self.most {
+                for peer in self.hub.all() {
+                    peer.outbox.end(Ending::of(reason));
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if timeout(FAREWELL, gone).await.is_err() {
+            warn!(connections = self.hub.connections(), "connections cut off");
         }
-    };
-    if timeout(FAREWELL, gone).await.is_err() {
-        warn!(connections = hub.connections(), "connections cut off");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the rest of the gateway holds of one connection.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::outbox::{Frame, Outbox, OutboxLimits};
 use crate::types::{ConnId, DeviceId, UserId, monotonic_ms};
@@ -29,6 +29,8 @@ pub(crate) struct Peer {
     limits: OutboxLimits,
     /// The store's time of the first bind; 0 = not bound yet.
     bound: AtomicU64,
+    /// Monotonic ms of its beginning.
+    since: u64,
     /// Monotonic ms of the last inbound frame.
     last_seen: AtomicU64,
     /// Monotonic ms of the last route refresh.
@@ -39,6 +41,11 @@ pub(crate) struct Peer {
     partial: AtomicU64,
     /// Sends handed to the pipeline and not yet answered.
     in_flight: AtomicU32,
+    /// Whether a send was turned away and others are still in flight: those
+    /// behind it are turned away too.
+    shedding: AtomicBool,
+    /// Reads handed to the pipeline and not yet answered.
+    pulls: AtomicU32,
 }
 
 impl Peer {
@@ -51,11 +58,14 @@ impl Peer {
             outbox: Outbox::default(),
             limits,
             bound: AtomicU64::new(bound),
+            since: now,
             last_seen: AtomicU64::new(now),
             refreshed: AtomicU64::new(now),
             stalled: AtomicU64::new(0),
             partial: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
+            shedding: AtomicBool::new(false),
+            pulls: AtomicU32::new(0),
         }
     }
 
@@ -68,6 +78,12 @@ impl Peer {
     #[must_use]
     pub(crate) fn bound(&self) -> u64 {
         self.bound.load(Ordering::Acquire)
+    }
+
+    /// For how long it has been connected, µs, at least 1.
+    #[must_use]
+    pub(crate) fn age_us(&self) -> u64 {
+        monotonic_ms().saturating_sub(self.since).saturating_mul(1_000).max(1)
     }
 
     /// Remembers the first bind.
@@ -143,6 +159,31 @@ impl Peer {
     /// A send goes to the pipeline.
     pub(crate) fn send_started(&self) {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether a send that has just started must be turned away because one
+    /// before it was, and its answer may still be on the way.
+    #[must_use]
+    pub(crate) fn is_shedding(&self) -> bool {
+        if self.in_flight() <= 1 {
+            self.shedding.store(false, Ordering::Relaxed);
+        }
+        self.shedding.load(Ordering::Relaxed)
+    }
+
+    /// A send was turned away.
+    pub(crate) fn shed(&self) {
+        self.shedding.store(true, Ordering::Relaxed);
+    }
+
+    /// A read goes to the pipeline; returns how many there are now.
+    pub(crate) fn pull_started(&self) -> u32 {
+        self.pulls.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// A read was answered.
+    pub(crate) fn pull_answered(&self) {
+        self.pulls.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// A send was answered.

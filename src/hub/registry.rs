@@ -146,6 +146,14 @@ impl Hub {
         self.users.contains_key(&user)
     }
 
+    /// Whether exactly this connection is registered.
+    #[must_use]
+    pub(crate) fn holds(&self, peer: &Arc<Peer>) -> bool {
+        self.users
+            .get(&peer.identity.user)
+            .is_some_and(|devices| devices.as_slice().iter().any(|held| Arc::ptr_eq(held, peer)))
+    }
+
     /// The connections of one user.
     #[must_use]
     pub(crate) fn peers(&self, user: UserId) -> Vec<Arc<Peer>> {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Outgoing, Pipeline, Ports};
 use crate::hub::{Class, Peer};
 use crate::store::{Cursor, Progress};
+use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::{ConversationId, UserId, unix_ms};
 use crate::wire::pb::{Ack, AckStatus, Receipt};
@@ -56,14 +57,21 @@ struct Waiting {
 struct Writer {
     ports: Arc<Ports>,
     waiting: HashMap<Key, Waiting>,
+    /// Written within the last second.
     written: HashMap<Key, Instant>,
+    /// Waiting and not written within the last second.
+    due: Vec<Key>,
 }
 
 pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sender<Report> {
     let (sender, reports) = mpsc::channel(QUEUE);
-    let writer = Writer { ports: Arc::clone(ports), waiting: HashMap::new(), written: HashMap::new() };
-    let stop = stop.clone();
-    tokio::spawn(async move { stop.run_until_cancelled(writer.run(reports)).await });
+    let writer = Writer {
+        ports: Arc::clone(ports),
+        waiting: HashMap::new(),
+        written: HashMap::new(),
+        due: Vec::new(),
+    };
+    spawn_core("acknowledge", stop, writer.run(reports));
     sender
 }
 
@@ -81,10 +89,14 @@ impl Writer {
                     }
                     batch.drain(..).for_each(|report| self.merge(report));
                 }
-                _ = tick.tick() => {}
+                // Only here is everything gone through: news alone is looked up.
+                _ = tick.tick() => {
+                    self.written.retain(|_, at| at.elapsed() < WRITE_EVERY);
+                    let rested = |key: &&Key| !self.written.contains_key(*key);
+                    self.due = self.waiting.keys().filter(rested).cloned().collect();
+                }
             }
-            self.written.retain(|_, at| at.elapsed() < WRITE_EVERY);
-            self.flush().await;
+            while !self.due.is_empty() && self.flush().await {}
         }
     }
 
@@ -94,6 +106,9 @@ impl Writer {
         if self.waiting.len() >= MAX_PENDING && !self.waiting.contains_key(&key) {
             metrics().dropped_relay_full.increment(1);
             return;
+        }
+        if !self.waiting.contains_key(&key) && !self.written.contains_key(&key) {
+            self.due.push(key.clone());
         }
         let waiting = self.waiting.entry(key).or_insert_with(|| Waiting {
             delivered: 0,
@@ -105,13 +120,10 @@ impl Writer {
         waiting.from = from;
     }
 
-    /// Writes what was not written within the last second.
-    async fn flush(&mut self) {
-        let due: Vec<Key> =
-            self.waiting.keys().filter(|key| !self.written.contains_key(*key)).take(BATCH).cloned().collect();
-        if due.is_empty() {
-            return;
-        }
+    /// Writes what is due, a batch at a time; `false` = the store is away, and
+    /// the next tick tries again with what has come until then.
+    async fn flush(&mut self) -> bool {
+        let due = self.due.split_off(self.due.len().saturating_sub(BATCH));
         let batch: Vec<Progress> = due
             .iter()
             .filter_map(|key| {
@@ -120,12 +132,14 @@ impl Writer {
                 Some(Progress { conversation, user, delivered: waiting.delivered, read: waiting.read })
             })
             .collect();
-        // Failed: kept, merged with what comes, tried again next time round.
-        let Ok(cursors) = self.ports.store.advance(&batch).await else { return };
+        let Ok(cursors) = self.ports.store.advance(&batch).await else {
+            self.due.clear();
+            return false;
+        };
         let mut outgoing = Vec::new();
         for (progress, cursor) in batch.into_iter().zip(cursors) {
             let key = (progress.conversation.clone(), progress.user);
-            if let Some(waiting) = self.waiting.remove(&key) {
+            if let (Some(waiting), Some(cursor)) = (self.waiting.remove(&key), cursor) {
                 tell(&progress, &cursor, &waiting.from, &mut outgoing);
             }
             self.written.insert(key, Instant::now());
@@ -133,6 +147,7 @@ impl Writer {
         if !outgoing.is_empty() {
             self.ports.deliver(&outgoing).await;
         }
+        true
     }
 }
 

@@ -28,8 +28,13 @@ impl Pipeline {
     /// served all the same and bound when it is back.
     pub(crate) async fn attach(&self, identity: PeerIdentity) -> Attached {
         let ports = &self.ports;
-        let binding =
-            Binding { user: identity.user, device: identity.device.clone(), conn: identity.conn, bound: 0 };
+        let binding = Binding {
+            user: identity.user,
+            device: identity.device.clone(),
+            conn: identity.conn,
+            bound: 0,
+            age: 0,
+        };
         let (bound, replaced) =
             match ports.routes.bind(std::slice::from_ref(&binding), false).await.as_deref() {
                 Ok([Bound::Held { bound, replaced }]) => (*bound, replaced.clone()),
@@ -53,7 +58,10 @@ impl Pipeline {
         if bound == 0 {
             self.refresh(&peer);
         }
-        let conversations = ports.store.conversations(user, 0, READY_CONVERSATIONS).await.unwrap_or_default();
+        // Unread is not the same as none: the client is told to ask.
+        let unknown = |_| Conversations { positions: Vec::new(), has_more: true };
+        let conversations =
+            ports.store.conversations(user, 0, READY_CONVERSATIONS).await.unwrap_or_else(unknown);
         Attached { peer, conversations }
     }
 
@@ -73,6 +81,7 @@ pub(super) fn binding(peer: &Peer) -> Binding {
         device: peer.identity.device.clone(),
         conn: peer.identity.conn,
         bound: peer.bound(),
+        age: peer.age_us(),
     }
 }
 
@@ -89,6 +98,7 @@ impl Ports {
             Bound::Refused => {
                 peer.outbox.end(Ending::of(CloseReason::Replaced));
             }
+            Bound::Broken => {}
         }
     }
 

@@ -47,6 +47,25 @@ pub(crate) struct Reached {
     pub delivered: u64,
 }
 
+impl Outgoing {
+    /// Whether it comes from a connection of this user, who is online then
+    /// even if no other device of his is.
+    fn is_present(&self, user: UserId) -> bool {
+        self.except.as_ref().is_some_and(|peer| peer.identity.user == user)
+    }
+}
+
+impl Reached {
+    fn count(&mut self, present: bool, here: u64, elsewhere: u64) {
+        let online = present || here + elsewhere > 0;
+        self.delivered += here + elsewhere;
+        *(if online { &mut self.online } else { &mut self.offline }) += 1;
+        metrics().deliveries_local.increment(here);
+        metrics().deliveries_remote.increment(elsewhere);
+        metrics().deliveries_offline.increment(u64::from(!online));
+    }
+}
+
 impl Ports {
     /// Delivers in order. Connections here get their frames at once; the
     /// others after one look-up of all users. Never fails: what is not
@@ -60,19 +79,20 @@ impl Ports {
         let patient = batch.iter().any(|outgoing| outgoing.class == Class::Push);
         let Some(routes) = self.lookup(&users, patient).await else {
             metrics().deliveries_lookup_failed.increment(u64::try_from(users.len()).unwrap_or(u64::MAX));
-            return reached_here(&here);
+            let mut reached = Reached::default();
+            for (outgoing, here) in batch.iter().zip(here) {
+                for (user, here) in outgoing.users.iter().zip(here) {
+                    reached.count(outgoing.is_present(*user), here, 0);
+                }
+            }
+            return reached;
         };
         let routes: HashMap<UserId, Route> = users.into_iter().zip(routes).collect();
         let mut reached = Reached::default();
         for (outgoing, here) in batch.iter().zip(here) {
             let elsewhere = self.deliver_elsewhere(outgoing, &routes);
-            for (here, elsewhere) in here.into_iter().zip(elsewhere) {
-                let devices = here + elsewhere;
-                reached.delivered += devices;
-                *(if devices > 0 { &mut reached.online } else { &mut reached.offline }) += 1;
-                metrics().deliveries_local.increment(here);
-                metrics().deliveries_remote.increment(elsewhere);
-                metrics().deliveries_offline.increment(u64::from(devices == 0));
+            for ((user, here), elsewhere) in outgoing.users.iter().zip(here).zip(elsewhere) {
+                reached.count(outgoing.is_present(*user), here, elsewhere);
             }
         }
         reached
@@ -152,16 +172,6 @@ impl Ports {
         }
         None
     }
-}
-
-fn reached_here(here: &[Vec<u64>]) -> Reached {
-    let mut reached = Reached::default();
-    for devices in here.iter().flatten() {
-        reached.delivered += devices;
-        *(if *devices > 0 { &mut reached.online } else { &mut reached.offline }) += 1;
-        metrics().deliveries_local.increment(*devices);
-    }
-    reached
 }
 
 fn delivery(user_ids: Vec<i64>, all: bool, class: Class, envelope: &Envelope) -> Item {

@@ -18,6 +18,7 @@ use super::send::{Origin, SendOutcome, SendRequest};
 use super::{Outgoing, Ports};
 use crate::hub::Class;
 use crate::store::{Append, Appended, StoreError};
+use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, Refusal, metrics};
 use crate::types::{ConversationId, UserId, unix_ms};
 use crate::wire::pb::{Ack, AckStatus, Envelope, ErrorCode, Header, Push};
@@ -26,6 +27,10 @@ use crate::wire::{Payload, error};
 const LANES: usize = 4;
 /// Most sends waiting in one lane.
 const LANE_QUEUE: usize = 4_096;
+/// Most bytes of messages waiting in all lanes.
+pub(super) const MAX_BYTES: usize = 64 << 20;
+/// Bytes of messages after which a batch takes no more.
+const BATCH_BYTES: usize = 4 << 20;
 /// Most sends of one batch.
 const BATCH: usize = 256;
 /// Most sends remembered as perhaps stored, per lane.
@@ -36,8 +41,7 @@ pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> Vec<mpsc::S
     let start = |_| {
         let (sender, requests) = mpsc::channel(LANE_QUEUE);
         let lane = Lane { ports: Arc::clone(ports), requests, unconfirmed: Unconfirmed::default() };
-        let stop = stop.clone();
-        tokio::spawn(async move { stop.run_until_cancelled(lane.run()).await });
+        spawn_core("lane", stop, lane.run());
         sender
     };
     (0..LANES).map(start).collect()
@@ -107,34 +111,52 @@ impl Lane {
 
     async fn work_off(&mut self, mut pending: Vec<Pending>) {
         while !pending.is_empty() {
-            let level = self.ports.store.level();
-            metrics().ack_level.set(level);
-            let started = Instant::now();
-            let appends: Vec<Append> = pending.iter().map(|p| p.append.clone()).collect();
-            let outcomes = self.ports.store.append(&appends).await;
-            metrics().append_seconds.record(started.elapsed());
-            let mut outgoing = Vec::with_capacity(pending.len());
             let mut unknown = Vec::new();
-            for (pending, outcome) in pending.drain(..).zip(outcomes) {
-                match outcome {
-                    Ok(appended) => {
-                        let undelivered = self.unconfirmed.forget(&pending.append);
-                        outgoing.extend(conclude(pending, appended, level, undelivered));
-                    }
-                    Err(StoreError::Unavailable) => unknown.push(pending),
-                    Err(StoreError::Broken(why)) => {
-                        tracing::error!(conversation = %pending.append.conversation, why, "append failed");
-                        let error = error(ErrorCode::Internal, "the message could not be stored");
-                        pending.request.refuse(Refusal::Internal, error);
-                    }
-                }
+            let mut rest = pending.into_iter().peekable();
+            while rest.peek().is_some() {
+                let mut bytes = 0;
+                // At least one, then as long as it stays a reasonable trip.
+                let batch: Vec<Pending> = std::iter::from_fn(|| {
+                    let next = rest.next_if(|_| bytes < BATCH_BYTES)?;
+                    bytes += next.request.size();
+                    Some(next)
+                })
+                .take(BATCH)
+                .collect();
+                self.append(batch, &mut unknown).await;
             }
-            self.deliver(outgoing).await;
             pending = self.expire(unknown);
             if !pending.is_empty() {
                 sleep(RETRY_PAUSE).await;
             }
         }
+    }
+
+    /// One round trip: what was stored is acknowledged and delivered, what
+    /// got no answer is left in `unknown`.
+    async fn append(&mut self, batch: Vec<Pending>, unknown: &mut Vec<Pending>) {
+        let level = self.ports.store.level();
+        metrics().ack_level.set(level);
+        let started = Instant::now();
+        let appends: Vec<&Append> = batch.iter().map(|pending| &pending.append).collect();
+        let outcomes = self.ports.store.append(&appends).await;
+        metrics().append_seconds.record(started.elapsed());
+        let mut outgoing = Vec::with_capacity(batch.len());
+        for (pending, outcome) in batch.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(appended) => {
+                    let undelivered = self.unconfirmed.forget(&pending.append);
+                    outgoing.extend(conclude(pending, appended, level, undelivered));
+                }
+                Err(StoreError::Unavailable) => unknown.push(pending),
+                Err(StoreError::Broken(why)) => {
+                    tracing::error!(conversation = %pending.append.conversation, why, "append failed");
+                    let error = error(ErrorCode::Internal, "the message could not be stored");
+                    pending.request.refuse(Refusal::Internal, error);
+                }
+            }
+        }
+        self.deliver(outgoing).await;
     }
 
     async fn deliver(&self, outgoing: Vec<(Outgoing, Instant)>) {

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use acknowledge::Report;
@@ -66,11 +66,13 @@ pub(crate) struct Ports {
 pub(crate) struct Pipeline {
     ports: Arc<Ports>,
     lanes: Vec<mpsc::Sender<SendRequest>>,
+    /// Bytes that sends waiting for the store may hold.
+    send_room: Arc<Semaphore>,
     relays: mpsc::Sender<Relay>,
     reports: mpsc::Sender<Report>,
     refreshes: mpsc::Sender<Arc<Peer>>,
     departures: mpsc::Sender<refresh::Departure>,
-    pulls: Arc<tokio::sync::Semaphore>,
+    pulls: Arc<Semaphore>,
 }
 
 impl Pipeline {
@@ -81,8 +83,9 @@ impl Pipeline {
         let relays = relay::start(&ports, stop);
         let reports = acknowledge::start(&ports, stop);
         let (refreshes, departures) = refresh::start(&ports, stop);
-        let pulls = Arc::new(tokio::sync::Semaphore::new(pull::MAX_CONCURRENT));
-        Arc::new(Self { ports, lanes, relays, reports, refreshes, departures, pulls })
+        let pulls = Arc::new(Semaphore::new(pull::MAX_CONCURRENT));
+        let send_room = Arc::new(Semaphore::new(lane::MAX_BYTES));
+        Arc::new(Self { ports, lanes, send_room, relays, reports, refreshes, departures, pulls })
     }
 
     /// What the verbs work on.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Pipeline, Ports};
 use crate::hub::{Frame, Peer};
-use crate::store::StoreError;
+use crate::store::{Span, StoreError};
 use crate::telemetry::FrameKind;
 use crate::types::ConversationId;
 use crate::wire::pb::{ConversationsReq, ConversationsResp, Error, ErrorCode, SyncReq, SyncResp};
@@ -17,8 +17,11 @@ const MAX_MESSAGES: u32 = 500;
 const DEFAULT_MESSAGES: u32 = 50;
 const MAX_CONVERSATIONS: u32 = 200;
 const DEFAULT_CONVERSATIONS: u32 = 100;
-/// Most bytes of one answer's messages.
-const MAX_BYTES: usize = 1 << 20;
+/// Most bytes of one answer's messages, where the outbox has room for four
+/// times as much.
+const MAX_BYTES: usize = 256 * 1024;
+/// Most pulls of one connection at a time.
+const MAX_OF_ONE: u32 = 2;
 
 /// A request to read.
 #[derive(Debug)]
@@ -42,21 +45,21 @@ impl Pipeline {
     /// Reads and answers in a task of its own; above the bound the answer is
     /// RETRY_LATER.
     pub(crate) fn pull(&self, peer: &Arc<Peer>, trace_id: String, pull: Pull) {
-        peer.send_started();
+        let among_few = peer.pull_started() <= MAX_OF_ONE;
         let peer = Arc::clone(peer);
         let ports = Arc::clone(&self.ports);
         let permit = Arc::clone(&self.pulls).try_acquire_owned();
         tokio::spawn(async move {
             let answer = match permit {
-                Ok(_permit) => ports.read(&peer, &pull).await,
-                Err(_) => Err(busy()),
+                Ok(_permit) if among_few => ports.read(&peer, &pull).await,
+                _ => Err(busy()),
             };
             let payload = answer.unwrap_or_else(|mut error| {
                 error.ref_request_id = pull.request_id().to_owned();
                 Payload::Error(error)
             });
-            peer.send_answered();
             peer.answer(Frame::control(encode(&reply(&trace_id, payload)), FrameKind::Other));
+            peer.pull_answered();
         });
     }
 }
@@ -107,34 +110,29 @@ impl Ports {
         }
         let limit = if request.limit == 0 { DEFAULT_MESSAGES } else { request.limit.min(MAX_MESSAGES) };
         let limit = usize::try_from(limit).unwrap_or(1);
-        let page = self.store.page(&conversation, request.from_seq, limit, request.direction()).await?;
-        let mut messages = page.messages;
-        let mut bytes = 0;
-        let fits = messages.iter().take_while(|message| {
-            bytes += prost::Message::encoded_len(*message);
-            bytes <= MAX_BYTES
-        });
-        // At least one, or a large message could never be read.
-        let keep = fits.count().max(1);
-        let cut = keep < messages.len();
-        messages.truncate(keep);
+        let room = usize::try_from(self.hub.limits().bytes).unwrap_or(usize::MAX);
+        let max_bytes = MAX_BYTES.min(room / 4);
+        let span = Span { from: request.from_seq, limit, max_bytes, direction: request.direction() };
+        let page = self.store.page(&conversation, span).await?;
         Ok(SyncResp {
             request_id: request.request_id.clone(),
             conversation_id: request.conversation_id.clone(),
             epoch: page.epoch,
-            messages,
+            messages: page.messages,
             top_seq: page.top,
             first_available_seq: page.first_available,
-            has_more: page.has_more || cut,
+            has_more: page.has_more,
         })
     }
 
     async fn list(&self, peer: &Peer, request: &ConversationsReq) -> Result<ConversationsResp, Error> {
         let offset = match request.cursor.as_str() {
             "" => 0,
-            cursor => {
-                cursor.parse::<usize>().map_err(|_| error(ErrorCode::Invalid, "cursor is not one of ours"))?
-            }
+            cursor => cursor
+                .parse::<u32>()
+                .ok()
+                .and_then(|offset| usize::try_from(offset).ok())
+                .ok_or_else(|| error(ErrorCode::Invalid, "cursor is not one of ours"))?,
         };
         let limit =
             if request.limit == 0 { DEFAULT_CONVERSATIONS } else { request.limit.min(MAX_CONVERSATIONS) };

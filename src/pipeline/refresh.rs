@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::attach::binding;
 use super::{Pipeline, Ports};
 use crate::hub::Peer;
+use crate::route::{Binding, Bound};
+use crate::task::spawn_core;
 use crate::telemetry::metrics;
 use crate::types::monotonic_ms;
 
@@ -62,12 +64,8 @@ pub(super) fn start(
 ) -> (mpsc::Sender<Arc<Peer>>, mpsc::Sender<Departure>) {
     let (refreshes, refresh_queue) = mpsc::channel(QUEUE);
     let (departures, departure_queue) = mpsc::channel(DEPARTURES);
-    let refresher = refresh_all(Arc::clone(ports), refresh_queue);
-    let token = stop.clone();
-    tokio::spawn(async move { token.run_until_cancelled(refresher).await });
-    let departer = depart_all(Arc::clone(ports), departure_queue);
-    let token = stop.clone();
-    tokio::spawn(async move { token.run_until_cancelled(departer).await });
+    spawn_core("refresh", stop, refresh_all(Arc::clone(ports), refresh_queue));
+    spawn_core("depart", stop, depart_all(Arc::clone(ports), departure_queue));
     (refreshes, departures)
 }
 
@@ -127,22 +125,30 @@ impl Ports {
         }
         let bindings: Vec<_> = all.iter().map(|peer| binding(peer)).collect();
         let Ok(outcomes) = self.routes.bind(&bindings, true).await else { return false };
-        for (peer, outcome) in all.iter().zip(outcomes) {
+        let mut gone = Vec::new();
+        for ((peer, binding), outcome) in all.iter().zip(bindings).zip(outcomes) {
             peer.set_refreshed(now);
             self.settle(peer, &outcome);
+            // It left meanwhile, and its unbind may have come before this
+            // bind: a route to nobody must not stay. Whoever leaves after this
+            // look unbinds after this bind.
+            if let Bound::Held { bound, .. } = outcome
+                && !self.hub.holds(peer)
+            {
+                gone.push(Binding { bound, ..binding });
+            }
         }
-        true
+        gone.is_empty() || self.routes.unbind(&gone).await.is_ok()
     }
 
-    /// Binds every connection here again, at a paced rate; ends early when
-    /// Redis goes away again, since its return starts this anew.
+    /// Binds every connection here again, at a paced rate.
     pub(crate) async fn rebind_all(&self) {
         let peers = self.hub.all();
         let total = peers.len();
         for chunk in peers.chunks(REBIND_BATCH) {
             let mut batch = chunk.to_vec();
-            if !self.rebind(&mut batch).await {
-                return;
+            while !self.rebind(&mut batch).await {
+                sleep(RETRY.mul_f64(0.5 + fastrand::f64())).await;
             }
             metrics().rebinds.increment(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
             let millis = u64::try_from(chunk.len() * 1000 / REBIND_RATE).unwrap_or(0);

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outgoing, Pipeline, Ports};
 use crate::hub::{Class, Frame, Peer};
+use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::{ConversationId, UserId};
 use crate::wire::pb::{Envelope, ErrorCode};
@@ -50,8 +51,7 @@ impl Pipeline {
 pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sender<Relay> {
     let (sender, relays) = mpsc::channel(QUEUE);
     let ports = Arc::clone(ports);
-    let stop = stop.clone();
-    tokio::spawn(async move { stop.run_until_cancelled(run(ports, relays)).await });
+    spawn_core("relay", stop, run(ports, relays));
     sender
 }
 

@@ -4,8 +4,10 @@
 //! What is newer is replayed in order, up to a bound for all conversations
 //! together; beyond it the client is told to pull.
 
+use std::collections::HashSet;
+
 use super::Ports;
-use crate::store::{Page, StoreError};
+use crate::store::{Page, Span, StoreError};
 use crate::types::{ConversationId, UserId};
 use crate::wire::Payload;
 use crate::wire::pb::{ConversationHint, Direction, Error, ErrorCode, Position, PushBatch};
@@ -14,16 +16,22 @@ use crate::wire::pb::{ConversationHint, Direction, Error, ErrorCode, Position, P
 pub(crate) const MAX_POSITIONS: usize = 200;
 /// Most messages replayed of one conversation.
 const MAX_MESSAGES: usize = 500;
-/// Most bytes replayed in all.
+/// Most bytes replayed in all, where the outbox has room for twice as much.
 const MAX_BYTES: usize = 1 << 20;
 
 impl Ports {
     /// The answers to a client's positions, in their order.
     pub(crate) async fn resume(&self, user: UserId, have: &[Position]) -> Vec<Payload> {
-        let mut budget = MAX_BYTES;
+        let room = usize::try_from(self.hub.limits().bytes).unwrap_or(usize::MAX);
+        let mut budget = MAX_BYTES.min(room / 2);
+        let mut seen = HashSet::new();
         let mut answers = Vec::with_capacity(have.len().min(MAX_POSITIONS));
         let mut away = false;
         for position in have.iter().take(MAX_POSITIONS) {
+            if !seen.insert(position.conversation_id.as_str()) {
+                answers.push(refuse(position, ErrorCode::Invalid, "have names this conversation twice"));
+                continue;
+            }
             // A store that does not answer is not asked for every position.
             let answer = if away {
                 Err(StoreError::Unavailable)
@@ -54,8 +62,11 @@ impl Ports {
         if position.seq < 0 {
             return Ok(refuse(position, ErrorCode::Invalid, "have.seq must not be negative"));
         }
-        // The message at the position comes along, as its proof.
-        let page = self.store.page(&conversation, position.seq, MAX_MESSAGES + 1, Direction::Forward).await?;
+        // The message at the position comes along, as its proof. Nothing more
+        // is read than there is room for.
+        let limit = if *budget == 0 { 1 } else { MAX_MESSAGES + 1 };
+        let span = Span { from: position.seq, limit, max_bytes: *budget, direction: Direction::Forward };
+        let page = self.store.page(&conversation, span).await?;
         Ok(answer(position, page, budget))
     }
 }

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Pipeline;
 use crate::hub::{Frame, Peer};
@@ -51,9 +52,22 @@ pub(crate) struct SendRequest {
     pub origin: Origin,
     /// When it came.
     pub received: Instant,
+    /// Its share of the bytes that sends may hold, given back with it.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl SendRequest {
+    /// A send that has just come.
+    #[must_use]
+    pub(crate) fn new(draft: Draft, origin: Origin) -> Self {
+        Self { draft, origin, received: Instant::now(), room: None }
+    }
+
+    /// About how many bytes it holds.
+    pub(super) fn size(&self) -> usize {
+        self.draft.push.encoded_len()
+    }
+
     /// Order is kept per connection and conversation.
     pub(super) fn order_key(&self) -> (Option<ConnId>, ConversationId) {
         let conn = match &self.origin {
@@ -114,15 +128,24 @@ pub(crate) fn failed(client_msg_id: String, conversation_id: String, mut error: 
 }
 
 impl Pipeline {
-    /// Queues a send. A full lane is answered with RETRY_LATER at once.
-    pub(crate) fn send(&self, request: SendRequest) {
+    /// Queues a send. Without room it is answered with RETRY_LATER at once,
+    /// and so are those behind it from the same connection.
+    pub(crate) fn send(&self, mut request: SendRequest) {
         metrics().messages_in_flight.increment(1.0);
+        let shedding = matches!(&request.origin, Origin::Peer { peer, .. } if peer.is_shedding());
+        let size = u32::try_from(request.size()).unwrap_or(u32::MAX);
+        request.room = Arc::clone(&self.send_room).try_acquire_many_owned(size).ok();
         let lane = fnv1a64(request.draft.push.conversation_id.as_bytes())
             % u64::try_from(self.lanes.len()).unwrap_or(1);
-        let Some(lane) = self.lanes.get(usize::try_from(lane).unwrap_or(0)) else { return };
-        if let Err(mpsc::error::TrySendError::Full(request) | mpsc::error::TrySendError::Closed(request)) =
-            lane.try_send(request)
-        {
+        let lane = usize::try_from(lane).ok().and_then(|lane| self.lanes.get(lane));
+        let turned_away = match lane.filter(|_| !shedding && request.room.is_some()) {
+            Some(lane) => lane.try_send(request).err().map(mpsc::error::TrySendError::into_inner),
+            None => Some(request),
+        };
+        if let Some(request) = turned_away {
+            if let Origin::Peer { peer, .. } = &request.origin {
+                peer.shed();
+            }
             request.retry_later(Refusal::QueueFull);
         }
     }

@@ -1,7 +1,10 @@
-#!lua
+#!lua flags=allow-oom
 -- Bind, refresh and re-bind the devices of one user on one gateway.
 -- KEYS: route:<user>, {route:<user>}:devices
--- ARGV: gateway, epoch, ttl (s), then device, conn, bound (0 = first bind) ...
+-- ARGV: gateway, epoch, ttl (s), then device, conn, bound, age ...
+-- bound 0 = not bound yet: then age 0 means it is the newest there is, and
+-- another age that it has been connected for so many microseconds.
+-- A full server must not lose its routes: hence allow-oom.
 -- Returns one {outcome, bound, gateway, epoch, conn} per device. Outcomes:
 -- 0 set, 1 refreshed, 2 replaced the named holder, 3 refused: the named
 -- holder was bound later.
@@ -10,26 +13,28 @@ local now = tonumber(time[1])
 local micros = now * 1000000 + tonumber(time[2])
 local gateway, epoch, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
+-- What does not parse is nobody's.
 local function parse(value)
-  local g, e, c, b, x = string.match(value, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-  return {gateway = g, epoch = e, conn = c, bound = tonumber(b) or 0, expiry = tonumber(x) or 0}
+  local g, e, c, b, x = string.match(value, '^([^|]+)|(%d+)|(%d+)|(%d+)|(%d+)$')
+  return g and {gateway = g, epoch = e, conn = c, bound = tonumber(b), expiry = tonumber(x)}
 end
 
 local replies = {}
-for i = 4, #ARGV, 3 do
-  local device, conn, bound = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
+for i = 4, #ARGV, 4 do
+  local device, conn, bound, age = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+  local newest = bound == 0 and age == 0
+  if bound == 0 then bound = micros - age end
   local value = redis.call('HGET', KEYS[2], device)
-  local held = value and parse(value)
+  local held = value and parse(value) or nil
   local outcome = 0
   if held and held.gateway == gateway and held.epoch == epoch and held.conn == conn then
     outcome, bound, held = 1, held.bound, nil
   elseif held and held.expiry <= now then
     held = nil
   elseif held then
-    if bound == 0 then bound = math.max(micros, held.bound + 1) end
+    if newest then bound = math.max(bound, held.bound + 1) end
     outcome = held.bound < bound and 2 or 3
   end
-  if bound == 0 then bound = micros end
   if outcome ~= 3 then
     redis.call('HSET', KEYS[2], device,
       string.format('%s|%s|%s|%.0f|%d', gateway, epoch, conn, bound, now + ttl))
@@ -42,7 +47,7 @@ local newest, at = nil, -1
 local all = redis.call('HGETALL', KEYS[2])
 for i = 1, #all, 2 do
   local entry = parse(all[i + 1])
-  if entry.expiry <= now then
+  if not entry or entry.expiry <= now then
     redis.call('HDEL', KEYS[2], all[i])
   elseif entry.bound > at then
     newest, at = entry.gateway, entry.bound

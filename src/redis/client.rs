@@ -188,6 +188,15 @@ impl Client {
     }
 }
 
+/// Whether an answer of the server will be the same next time: a wrong type,
+/// a script that fails. A server that is full, loading, or read-only recovers.
+pub(crate) fn is_permanent(error: &redis::RedisError) -> bool {
+    use redis::ErrorKind::{Parse, Server, UnexpectedReturnType};
+    matches!(error.kind(), Parse | UnexpectedReturnType)
+        || matches!(error.kind(), Server(redis::ServerErrorKind::ResponseError))
+        || matches!(error.code(), Some("WRONGTYPE" | "ERR"))
+}
+
 fn forgot_script(result: &RedisResult<Value>) -> bool {
     let kind = match result {
         Err(error) => error.kind(),

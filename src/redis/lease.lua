@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Takes or renews a gateway's lease.
 -- KEYS: gateway:<id>     ARGV: epoch, record (JSON with that epoch), ttl (ms)
 -- Returns {outcome, record, pttl}: 0 another epoch holds it, 1 renewed,

@@ -16,7 +16,7 @@ mod script;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use client::{Call, Client, Link, RedisError};
+pub(crate) use client::{Call, Client, Link, RedisError, is_permanent};
 pub(crate) use keys::Keys;
 pub(crate) use lease::{Lease, LeaseError, LeaseRecord, Renewal};
 pub(crate) use node::NodeLease;

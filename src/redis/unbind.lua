@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Compare-and-delete of one device, fenced by gateway, epoch, conn and bound.
 -- KEYS: route:<user>, {route:<user>}:devices
 -- ARGV: device, gateway, epoch, conn, bound (0 = any)

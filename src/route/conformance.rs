@@ -16,13 +16,13 @@ fn user(id: i64) -> UserId {
 }
 
 fn binding(id: i64, device: &str, conn: u64, bound: u64) -> Binding {
-    Binding { user: user(id), device: DeviceId::new(device).unwrap(), conn: ConnId(conn), bound }
+    Binding { user: user(id), device: DeviceId::new(device).unwrap(), conn: ConnId(conn), bound, age: 0 }
 }
 
 async fn bind(routes: &Routes, binding: Binding) -> (u64, Option<Seat>) {
     match routes.bind(&[binding], false).await.unwrap().remove(0) {
         Bound::Held { bound, replaced } => (bound, replaced),
-        Bound::Refused => panic!("refused"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -73,6 +73,12 @@ async fn suite(a: Routes, b: Routes, ttl: Duration) {
     assert_eq!(a.unbind(&[binding(2, "phone", 3, first)]).await.unwrap(), [true]);
     bind(&b, binding(2, "phone", 4, first + 1)).await;
     assert_eq!(a.bind(&[binding(2, "phone", 3, first)], true).await.unwrap(), [Bound::Refused]);
+
+    // A first bind that is paid late is as old as its connection.
+    bind(&b, binding(5, "phone", 1, 0)).await;
+    let late = Binding { age: 60_000_000, ..binding(5, "phone", 2, 0) };
+    assert_eq!(a.bind(&[late], true).await.unwrap(), [Bound::Refused]);
+    assert_eq!(seats(&a, 5).await, [seat("phone", "b", 1)]);
 
     // Many users and devices in one call, in order.
     let many = [binding(3, "x", 5, 0), binding(3, "y", 6, 0), binding(4, "x", 7, 0)];
@@ -149,6 +155,23 @@ async fn redis_keys_are_as_promised() {
     assert!((1..=120).contains(&ttl("route:42").await.unwrap()));
     assert_eq!(routes.unbind(&[binding(42, "phone", 1, phone)]).await.unwrap(), [true]);
     assert_eq!(get("route:42").await.unwrap(), None);
+
+    // What is broken harms nobody else: an entry that does not parse is
+    // nobody's, a key of the wrong type is passed over.
+    let run = |words: &[&str]| {
+        let mut command = ::redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command
+    };
+    client.command::<i64>(run(&["HSET", "{route:50}:devices", "phone", "a|x|1|1|9999999999"])).await.unwrap();
+    client.command::<String>(run(&["SET", "{route:51}:devices", "x"])).await.unwrap();
+    let outcome = routes
+        .bind(&[binding(50, "phone", 1, 0), binding(51, "phone", 1, 0), binding(52, "phone", 1, 0)], false)
+        .await
+        .unwrap();
+    assert!(matches!(outcome[..], [Bound::Held { .. }, Bound::Broken, Bound::Held { .. }]), "{outcome:?}");
+    let found = routes_of(&routes, &[50, 51, 52]).await;
+    assert_eq!((found[0].len(), found[1].len(), found[2].len()), (1, 0, 1));
 
     // A forgotten script is loaded again.
     client.command::<String>(::redis::cmd("SCRIPT").arg("FLUSH").to_owned()).await.unwrap();

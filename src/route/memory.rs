@@ -58,20 +58,24 @@ impl MemoryRoutes {
             let devices = users.entry(binding.user).or_default();
             let held = devices.get(&binding.device).filter(|entry| entry.expires > now);
             let seat = self.seat(binding);
-            let micros = u64::try_from(unix_micros()).unwrap_or(0);
-            let (bound, replaced) = match held {
-                Some(entry) if entry.seat == seat => (entry.bound, None),
+            let now_us = u64::try_from(unix_micros()).unwrap_or(0);
+            let mut bound =
+                if binding.bound == 0 { now_us.saturating_sub(binding.age) } else { binding.bound };
+            let mut replaced = None;
+            match held {
+                Some(entry) if entry.seat == seat => bound = entry.bound,
                 Some(entry) => {
-                    let bound = if binding.bound == 0 { micros.max(entry.bound + 1) } else { binding.bound };
+                    if binding.bound == 0 && binding.age == 0 {
+                        bound = bound.max(entry.bound + 1);
+                    }
                     if entry.bound >= bound {
                         outcomes.push(Bound::Refused);
                         continue;
                     }
-                    (bound, Some(entry.seat.clone()))
+                    replaced = Some(entry.seat.clone());
                 }
-                None if binding.bound == 0 => (micros, None),
-                None => (binding.bound, None),
-            };
+                None => {}
+            }
             devices.insert(binding.device.clone(), Entry { seat, bound, expires: now + self.table.ttl });
             outcomes.push(Bound::Held { bound, replaced });
         }

@@ -47,8 +47,12 @@ pub(crate) struct Binding {
     pub device: DeviceId,
     /// The connection.
     pub conn: ConnId,
-    /// The store's time of the first bind, µs; 0 = this is the first.
+    /// The store's time of the first bind, µs; 0 = it is not bound yet.
     pub bound: u64,
+    /// Where `bound` is 0: for how long it has been connected, µs; 0 = it is
+    /// the newest there is. A bind that is paid late must not beat a
+    /// connection that came after it.
+    pub age: u64,
 }
 
 /// A gateway in one epoch.
@@ -81,6 +85,8 @@ pub(crate) enum Bound {
     },
     /// The device was bound later elsewhere: this connection is replaced.
     Refused,
+    /// The user's entry cannot be used; logged, and not worth a retry.
+    Broken,
 }
 
 /// One device of a route.
@@ -137,7 +143,12 @@ impl Routes {
         })
         .await?;
         for bound in &outcome {
-            if matches!(bound, Bound::Refused) { &kind.refused } else { &kind.ok }.increment(1);
+            match bound {
+                Bound::Held { .. } => &kind.ok,
+                Bound::Refused => &kind.refused,
+                Bound::Broken => &kind.error,
+            }
+            .increment(1);
         }
         Ok(outcome)
     }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisResult, Value};
 
 use super::{Binding, Bound, DeviceRoute, GatewayRef, Route, RouteError, Seat};
-use crate::redis::{BIND, Call, Client, Keys, Lease, RedisError, UNBIND};
+use crate::redis::{BIND, Call, Client, Keys, Lease, RedisError, UNBIND, is_permanent};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId, UserId, unix_ms};
 
 /// How long a lease that was seen is believed without looking again.
@@ -37,13 +37,21 @@ impl RedisRoutes {
     }
 
     pub(super) async fn bind(&self, bindings: &[Binding]) -> Result<Vec<Bound>, RouteError> {
-        let of_one_user = bindings.chunk_by(|a, b| a.user == b.user);
-        let calls = of_one_user.map(|chunk| self.bind_call(chunk)).collect();
+        let of_one_user: Vec<_> = bindings.chunk_by(|a, b| a.user == b.user).collect();
+        let calls = of_one_user.iter().map(|chunk| self.bind_call(chunk)).collect();
+        let replies = self.client.pipeline(calls).await?;
         let mut outcomes = Vec::with_capacity(bindings.len());
-        for reply in self.client.pipeline(calls).await? {
-            outcomes.extend(parse_bound(reply)?);
+        for (chunk, reply) in of_one_user.into_iter().zip(replies) {
+            match parse_bound(reply) {
+                Ok(bound) if bound.len() == chunk.len() => outcomes.extend(bound),
+                Ok(_) => outcomes.extend(chunk.iter().map(|_| Bound::Broken)),
+                Err(error) => {
+                    skip(chunk.first().map(|b| b.user), error)?;
+                    outcomes.extend(chunk.iter().map(|_| Bound::Broken));
+                }
+            }
         }
-        if outcomes.len() == bindings.len() { Ok(outcomes) } else { Err(unexpected()) }
+        Ok(outcomes)
     }
 
     fn bind_call(&self, bindings: &[Binding]) -> redis::Cmd {
@@ -54,7 +62,7 @@ impl RedisRoutes {
             .arg(self.gateway.id.as_str())
             .arg(self.gateway.epoch.0)
             .arg(self.ttl.as_secs().max(1));
-        let add = |call: Call, b: &Binding| call.arg(b.device.as_str()).arg(b.conn.0).arg(b.bound);
+        let add = |call: Call, b: &Binding| call.arg(b.device.as_str()).arg(b.conn.0).arg(b.bound).arg(b.age);
         bindings.iter().fold(call, add).into()
     }
 
@@ -69,7 +77,11 @@ impl RedisRoutes {
                 .into()
         };
         let replies = self.client.pipeline(bindings.iter().map(call).collect()).await?;
-        replies.into_iter().map(|reply| Ok(read::<i64>(reply)? == 1)).collect()
+        let removed = |(binding, reply): (&Binding, _)| match read::<i64>(reply) {
+            Ok(count) => Ok(count == 1),
+            Err(error) => skip(Some(binding.user), error).map(|()| false),
+        };
+        bindings.iter().zip(replies).map(removed).collect()
     }
 
     pub(super) async fn query(&self, users: &[UserId]) -> Result<Vec<Route>, RouteError> {
@@ -80,8 +92,11 @@ impl RedisRoutes {
         };
         let replies = self.client.pipeline(users.iter().map(get).collect()).await?;
         let mut routes = Vec::with_capacity(users.len());
-        for reply in replies {
-            let fields: HashMap<String, String> = read(reply)?;
+        for (user, reply) in users.iter().zip(replies) {
+            let fields = read::<HashMap<String, String>>(reply).or_else(|error| {
+                skip(Some(*user), error)?;
+                Ok::<_, RouteError>(HashMap::new())
+            })?;
             let mut devices: Vec<_> =
                 fields.iter().filter_map(|(device, value)| parse_device(device, value)).collect();
             devices.sort_by_key(|device| std::cmp::Reverse(device.bound));
@@ -148,6 +163,17 @@ fn read<T: FromRedisValue>(reply: RedisResult<Value>) -> Result<T, RouteError> {
 fn unexpected() -> RouteError {
     let error = redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "reply of the bind script"));
     RouteError::Redis(error.into())
+}
+
+/// An error that is one user's entry's fault is logged and passed over; any
+/// other one may go away, and is the whole call's.
+fn skip(user: Option<UserId>, error: RouteError) -> Result<(), RouteError> {
+    let RouteError::Redis(RedisError::Server(cause)) = &error else { return Err(error) };
+    if !is_permanent(cause) {
+        return Err(error);
+    }
+    tracing::error!(user = user.map(UserId::get), %error, "the route entry cannot be used");
+    Ok(())
 }
 
 type BindReply = Vec<(i64, u64, String, u64, u64)>;

@@ -17,7 +17,7 @@ use super::closing::Closing;
 use super::farewell::farewell;
 use super::outbound::{Written, count_dropped, poll_flush};
 use super::receive::Receiver;
-use crate::hub::Peer;
+use crate::hub::{Ending, Peer};
 use crate::telemetry::metrics;
 use crate::types::{CloseReason, monotonic_ms};
 use crate::wire::{Event, Inbound};
@@ -82,24 +82,28 @@ impl Connection {
         }
     }
 
-    /// Takes a message that came with the handshake.
+    /// Takes a message that came while the client was identified.
     pub(super) fn accept(&mut self, message: &[u8]) {
-        let mut receiver = Receiver {
-            context: &self.context,
-            peer: &self.peer,
-            bucket: &mut self.bucket,
-            now_ms: monotonic_ms(),
-            closing: None,
-        };
+        if self.closing.is_some() {
+            return;
+        }
+        let mut receiver = Receiver::new(&self.context, &self.peer, &mut self.bucket);
         let _ = receiver.take(Event::Message(message));
-        self.closing = self.closing.take().or(receiver.closing);
+        self.closing = receiver.closing;
+    }
+
+    /// Takes bytes that came with the upgrade request.
+    pub(super) fn accept_bytes(&mut self, bytes: &mut [u8]) {
+        let Self { inbound, context, peer, bucket, closing, .. } = self;
+        receive(inbound, context, peer, bucket, closing, bytes);
     }
 
     fn turn(&mut self, cx: &mut TaskContext<'_>) -> Poll<CloseReason> {
         let mut reads = 0;
         loop {
             let mut read = Poll::Pending;
-            if self.closing.is_none() && self.peer.in_flight() < MAX_IN_FLIGHT {
+            let gated = self.peer.in_flight() >= MAX_IN_FLIGHT;
+            if self.closing.is_none() && !gated {
                 read = self.poll_read(cx);
             }
             if let Poll::Ready(ControlFlow::Break(reason)) = read {
@@ -107,6 +111,10 @@ impl Connection {
             }
             if let Poll::Ready(reason) = self.poll_write(cx) {
                 return Poll::Ready(reason);
+            }
+            if gated && self.peer.in_flight() < MAX_IN_FLIGHT {
+                // The answers came before the outbox knew whom to wake.
+                continue;
             }
             if read.is_pending() {
                 return Poll::Pending;
@@ -135,30 +143,8 @@ impl Connection {
             if bytes.is_empty() {
                 return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone));
             }
-            let now_ms = monotonic_ms();
-            metrics().bytes_in.increment(u64::try_from(bytes.len()).unwrap_or(0));
-            self.peer.seen(now_ms);
-            let mut receiver = Receiver {
-                context: &self.context,
-                peer: &self.peer,
-                bucket: &mut self.bucket,
-                now_ms,
-                closing: None,
-            };
-            let mut whole = false;
-            let limit = self.context.limits.max_frame_bytes;
-            let fed = self.inbound.feed(bytes, limit, |event| {
-                whole = true;
-                receiver.take(event)
-            });
-            self.closing = match (fed, receiver.closing) {
-                (_, Some(closing)) => Some(closing),
-                (Err(violation), None) => {
-                    Some(Closing::new(violation.close_reason(), &violation.to_string()))
-                }
-                (Ok(_), None) => None,
-            };
-            self.peer.set_partial(self.inbound.is_partial(), whole, now_ms);
+            let Self { inbound, context, peer, bucket, closing, .. } = self;
+            receive(inbound, context, peer, bucket, closing, bytes);
             Poll::Ready(ControlFlow::Continue(()))
         })
     }
@@ -183,7 +169,7 @@ impl Connection {
         match flushed {
             Poll::Ready(Ok(())) => self.peer.unstall(),
             Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::PeerGone),
-            Poll::Pending if written.frames > 0 => self.peer.restall(monotonic_ms()),
+            Poll::Pending if written.moved => self.peer.restall(monotonic_ms()),
             Poll::Pending => self.peer.stall(monotonic_ms()),
         }
         // What is left to say at the end is said lingering, under a deadline.
@@ -232,6 +218,31 @@ impl Drop for Connection {
         if self.linger.is_none() {
             self.context.pipeline.ports().hub.remove(&self.peer);
         }
+    }
+}
+
+/// Takes bytes off the wire, wherever they were read.
+fn receive(
+    inbound: &mut Inbound,
+    context: &Arc<Context>,
+    peer: &Arc<Peer>,
+    bucket: &mut Bucket,
+    closing: &mut Option<Closing>,
+    bytes: &mut [u8],
+) {
+    metrics().bytes_in.increment(u64::try_from(bytes.len()).unwrap_or(0));
+    let mut receiver = Receiver::new(context, peer, bucket);
+    peer.seen(receiver.now_ms);
+    let fed = inbound.feed(bytes, context.limits.max_frame_bytes, |event| receiver.take(event));
+    peer.set_partial(inbound.is_partial(), receiver.whole, receiver.now_ms);
+    *closing = match (fed, receiver.closing) {
+        (_, Some(closing)) => Some(closing),
+        (Err(violation), None) => Some(Closing::new(violation.close_reason(), &violation.to_string())),
+        (Ok(_), None) => None,
+    };
+    if let Some(closing) = closing {
+        // Nothing more is queued for it from now on.
+        peer.outbox.end(Ending::of(closing.reason));
     }
 }
 

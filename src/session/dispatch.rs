@@ -1,7 +1,6 @@
 //! What a client's frame asks for.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::Context;
 use crate::hub::{Frame, Peer};
@@ -82,7 +81,7 @@ impl Context {
             Ok(draft) => {
                 peer.send_started();
                 let origin = Origin::Peer { peer: Arc::clone(peer), trace_id };
-                self.pipeline.send(SendRequest { draft, origin, received: Instant::now() });
+                self.pipeline.send(SendRequest::new(draft, origin));
             }
             Err(refused) => {
                 let why = match refused.code() {

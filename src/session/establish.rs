@@ -10,11 +10,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::Context;
 use super::connection::Connection;
 use super::dispatch::Fatal;
 use super::farewell::farewell;
 use super::identify::{Opening, read_opening};
-use super::{Context, identify};
 use crate::hub::{Frame, PeerIdentity};
 use crate::store::Conversations;
 use crate::telemetry::{FrameKind, metrics};
@@ -107,7 +107,7 @@ async fn name(
             let read = timeout(IDENTIFY, read_opening(stream, &mut opening, early, max_message)).await;
             read.unwrap_or(Ok(()))?;
         } else {
-            identify::take_early(&mut opening, early, max_message)?;
+            opening.early = early;
         }
         return Ok((identity, opening));
     }
@@ -138,7 +138,7 @@ async fn run(
     stream: TcpStream,
     from: SocketAddr,
     identity: Identity,
-    opening: Opening,
+    mut opening: Opening,
     permit: OwnedSemaphorePermit,
     started: Instant,
 ) {
@@ -165,6 +165,9 @@ async fn run(
         Connection::new(stream, Arc::clone(&peer), Arc::clone(&context), opening.inbound, rate, permit);
     for message in opening.backlog {
         connection.accept(&message);
+    }
+    if !opening.early.is_empty() {
+        connection.accept_bytes(&mut opening.early);
     }
     tokio::spawn(connection);
     // The wheel has room for every connection; it ends before its sender only

@@ -19,6 +19,8 @@ pub(super) struct Opening {
     pub(super) backlog: Vec<Vec<u8>>,
     /// Bytes not yet a message.
     pub(super) inbound: Inbound,
+    /// Bytes nobody has looked at.
+    pub(super) early: Vec<u8>,
     answers: Vec<u8>,
     ended: bool,
 }
@@ -114,20 +116,4 @@ impl Opening {
         }
         Ok(())
     }
-}
-
-/// Takes what came along with the upgrade request of a client that is known:
-/// whole messages go to the backlog.
-pub(super) fn take_early(opening: &mut Opening, mut early: Vec<u8>, max_message: usize) -> Result<(), Fatal> {
-    if early.is_empty() {
-        return Ok(());
-    }
-    let Opening { inbound, backlog, .. } = opening;
-    let fed = inbound.feed(&mut early, max_message, |event| {
-        if let Event::Message(message) = event {
-            backlog.push(message.to_vec());
-        }
-        ControlFlow::Continue(())
-    });
-    fed.map(drop).map_err(|violation| (violation.close_reason(), violation.to_string()))
 }

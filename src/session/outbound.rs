@@ -22,6 +22,8 @@ pub(super) struct Written {
     pub(super) bytes: usize,
     /// Frames that left whole.
     pub(super) frames: usize,
+    /// Whether anything left at all.
+    pub(super) moved: bool,
 }
 
 /// Writes `queue` as far as the kernel takes it, removing what left whole;
@@ -51,6 +53,7 @@ pub(super) fn poll_flush(
             Poll::Ready(Ok(n)) => {
                 total += u64::try_from(n).unwrap_or(0);
                 *offset += n;
+                written.moved = true;
                 while let Some(front) = queue.front() {
                     let size = front.bytes.len();
                     if *offset < size {

@@ -8,7 +8,7 @@ use super::bucket::Bucket;
 use super::closing::Closing;
 use crate::hub::{Frame, Peer};
 use crate::telemetry::{FrameKind, metrics};
-use crate::types::CloseReason;
+use crate::types::{CloseReason, monotonic_ms};
 use crate::wire::{Event, Frames, pong_frame};
 
 /// Takes whole WebSocket messages apart.
@@ -19,13 +19,21 @@ pub(super) struct Receiver<'a> {
     pub(super) now_ms: u64,
     /// Set once the connection is to end.
     pub(super) closing: Option<Closing>,
+    /// Whether a whole message came.
+    pub(super) whole: bool,
 }
 
-impl Receiver<'_> {
+impl<'a> Receiver<'a> {
+    /// For what comes now.
+    pub(super) fn new(context: &'a Arc<Context>, peer: &'a Arc<Peer>, bucket: &'a mut Bucket) -> Self {
+        Self { context, peer, bucket, now_ms: monotonic_ms(), closing: None, whole: false }
+    }
+
     /// Takes one event; breaks when the connection is to end.
     pub(super) fn take(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
             Event::Message(message) => {
+                self.whole = true;
                 for frame in Frames::new(message) {
                     let taken = match frame {
                         Ok(frame) => self.context.take_frame(self.peer, frame),

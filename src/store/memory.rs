@@ -5,7 +5,9 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use super::{Append, Appended, Conversations, Cursor, Page, Progress, complete, position};
+use prost::Message;
+
+use super::{Append, Appended, Conversations, Cursor, Page, Progress, Span, complete, position};
 use crate::types::{ConversationId, UserId, unix_micros, unix_ms};
 use crate::wire::pb::{Direction, Push};
 
@@ -53,7 +55,7 @@ impl MemoryStore {
         Self::default()
     }
 
-    pub(super) fn append(&self, batch: &[Append]) -> Vec<Appended> {
+    pub(super) fn append(&self, batch: &[&Append]) -> Vec<Appended> {
         let mut state = self.state.lock();
         batch.iter().map(|append| state.append(append)).collect()
     }
@@ -61,7 +63,8 @@ impl MemoryStore {
     pub(super) fn advance(&self, batch: &[Progress]) -> Vec<Cursor> {
         let mut state = self.state.lock();
         let mut advance = |progress: &Progress| {
-            let log = state.logs.entry(progress.conversation.clone()).or_default();
+            // What was never written has no positions.
+            let Some(log) = state.logs.get_mut(&progress.conversation) else { return Cursor::default() };
             let top = log.top();
             let cursor = log.cursors.entry(progress.user).or_default();
             let before = *cursor;
@@ -99,30 +102,21 @@ impl MemoryStore {
         Conversations { positions, has_more }
     }
 
-    pub(super) fn page(
-        &self,
-        conversation: &ConversationId,
-        from: i64,
-        limit: usize,
-        direction: Direction,
-    ) -> Page {
+    pub(super) fn page(&self, conversation: &ConversationId, span: Span) -> Page {
         let state = self.state.lock();
         let Some(log) = state.logs.get(conversation) else { return Page::default() };
         let top = log.top();
-        let span = i64::try_from(limit).unwrap_or(i64::MAX);
-        let (seqs, has_more): (Vec<i64>, bool) = match direction {
-            Direction::Forward => {
-                let from = from.max(1);
-                let end = top.min(from.saturating_add(span).saturating_sub(1));
-                ((from..=end).collect(), end < top)
-            }
-            Direction::Backward => {
-                let from = if from <= 0 { top } else { from.min(top) };
-                let end = 1.max(from.saturating_sub(span).saturating_add(1));
-                ((end..=from).rev().collect(), end > 1)
-            }
+        let seqs: Box<dyn Iterator<Item = i64>> = match span.direction {
+            Direction::Forward => Box::new(span.from.max(1)..=top),
+            Direction::Backward if span.from <= 0 => Box::new((1..=top).rev()),
+            Direction::Backward => Box::new((1..=span.from.min(top)).rev()),
         };
-        let messages = seqs.into_iter().filter_map(|seq| log.at(seq)).cloned().collect();
+        // One more than asked for tells whether there is more.
+        let found: Vec<&Push> =
+            seqs.take(span.limit.saturating_add(1)).filter_map(|seq| log.at(seq)).collect();
+        let keep = span.fitting(found.iter().map(|message| message.encoded_len()));
+        let has_more = found.len() > keep;
+        let messages = found.into_iter().take(keep).cloned().collect();
         Page { epoch: log.epoch, messages, top, first_available: top.min(1), has_more }
     }
 }

@@ -94,7 +94,7 @@ pub(crate) struct Progress {
 }
 
 /// A user's positions after an update.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Cursor {
     /// The conversation's history.
     pub epoch: u64,
@@ -115,6 +115,33 @@ pub(crate) struct Conversations {
     pub positions: Vec<Position>,
     /// Whether more follow.
     pub has_more: bool,
+}
+
+/// What to read of a conversation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    /// The first seq, inclusive; backward from 0 = from the top.
+    pub from: i64,
+    /// Most messages.
+    pub limit: usize,
+    /// Most bytes of messages; one message is given even if it is longer.
+    pub max_bytes: usize,
+    /// Which way.
+    pub direction: Direction,
+}
+
+impl Span {
+    /// How many of messages with these sizes it takes.
+    fn fitting(&self, sizes: impl Iterator<Item = usize>) -> usize {
+        let mut bytes = 0_usize;
+        let fits = |size: &usize| {
+            bytes = bytes.saturating_add(*size);
+            bytes <= self.max_bytes
+        };
+        let mut sizes = sizes.take(self.limit).peekable();
+        let any = sizes.peek().is_some();
+        sizes.take_while(fits).count().max(usize::from(any))
+    }
 }
 
 /// A page of a conversation.
@@ -152,18 +179,20 @@ impl Store {
         }
     }
 
-    /// Appends in order; one outcome each. An error on one leaves the others.
-    pub(crate) async fn append(&self, batch: &[Append]) -> Vec<Result<Appended, StoreError>> {
+    /// Appends in order; one outcome each. An error on one conversation leaves
+    /// the others.
+    pub(crate) async fn append(&self, batch: &[&Append]) -> Vec<Result<Appended, StoreError>> {
         match self {
             Self::Memory(store) => store.append(batch).into_iter().map(Ok).collect(),
             Self::Redis(store) => store.append(batch).await,
         }
     }
 
-    /// Raises positions; one cursor each.
-    pub(crate) async fn advance(&self, batch: &[Progress]) -> Result<Vec<Cursor>, StoreError> {
+    /// Raises positions; one cursor each, `None` where the conversation cannot
+    /// be used.
+    pub(crate) async fn advance(&self, batch: &[Progress]) -> Result<Vec<Option<Cursor>>, StoreError> {
         match self {
-            Self::Memory(store) => Ok(store.advance(batch)),
+            Self::Memory(store) => Ok(store.advance(batch).into_iter().map(Some).collect()),
             Self::Redis(store) => store.advance(batch).await,
         }
     }
@@ -189,17 +218,11 @@ impl Store {
         }
     }
 
-    /// Messages from `from` (inclusive) on; backward from 0 = from the top.
-    pub(crate) async fn page(
-        &self,
-        conversation: &ConversationId,
-        from: i64,
-        limit: usize,
-        direction: Direction,
-    ) -> Result<Page, StoreError> {
+    /// The messages of a span.
+    pub(crate) async fn page(&self, conversation: &ConversationId, span: Span) -> Result<Page, StoreError> {
         match self {
-            Self::Memory(store) => Ok(store.page(conversation, from, limit, direction)),
-            Self::Redis(store) => store.page(conversation, from, limit, direction).await,
+            Self::Memory(store) => Ok(store.page(conversation, span)),
+            Self::Redis(store) => store.page(conversation, span).await,
         }
     }
 }

@@ -1,0 +1,138 @@
+//! Appending: one script call per conversation and batch, so that either all
+//! of its messages are stored, in order, or none.
+
+use std::time::{Duration, Instant};
+
+use redis::{RedisResult, Value};
+
+use super::super::{Append, Appended, StoreError, encode};
+use super::{RedisStore, parse};
+use crate::redis::{APPEND, Call, Link};
+use crate::types::{ConversationId, unix_ms};
+
+/// An id is remembered for at least this long and at most twice as long.
+const DEDUP_PERIOD_S: i64 = 7 * 24 * 3600;
+/// A user's index is touched at most this often per conversation.
+const TOUCH_EVERY: Duration = Duration::from_secs(60);
+/// Conversations whose last touch is remembered.
+const TOUCHES: usize = 100_000;
+
+/// The appends of one conversation, by their place in the batch.
+struct Group<'a> {
+    conversation: &'a ConversationId,
+    members: Vec<usize>,
+    /// Where its call stands in the pipeline.
+    command: usize,
+}
+
+impl RedisStore {
+    pub(crate) async fn append(&self, batch: &[&Append]) -> Vec<Result<Appended, StoreError>> {
+        let mut outcomes: Vec<_> = batch.iter().map(|_| Err(StoreError::Unavailable)).collect();
+        if *self.link.borrow() == Link::Down {
+            return outcomes;
+        }
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        for (index, append) in batch.iter().enumerate() {
+            match groups.iter_mut().find(|group| *group.conversation == append.conversation) {
+                Some(group) => group.members.push(index),
+                None => {
+                    groups.push(Group {
+                        conversation: &append.conversation,
+                        members: vec![index],
+                        command: 0,
+                    });
+                }
+            }
+        }
+        let mut commands = Vec::with_capacity(groups.len());
+        let mut touched = Vec::new();
+        for group in &mut groups {
+            if self.due(group.conversation) {
+                commands.extend(self.touch(group.conversation));
+                touched.push(group.conversation.clone());
+            }
+            group.command = commands.len();
+            commands.push(self.append_call(group, batch));
+        }
+        let Ok(replies) = self.client.pipeline(commands).await else { return outcomes };
+        let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
+        for group in groups {
+            let reply = replies.get_mut(group.command).and_then(Option::take);
+            let appended = reply.map_or(Err(StoreError::Unavailable), parse_appended);
+            for (place, &index) in group.members.iter().enumerate() {
+                let outcome = match &appended {
+                    Ok(all) => all.get(place).cloned().ok_or(StoreError::Unavailable),
+                    Err(error) => Err(error.clone()),
+                };
+                if let Some(slot) = outcomes.get_mut(index) {
+                    *slot = outcome;
+                }
+            }
+        }
+        // What is left are the touches; forgotten if one failed, since
+        // touching again costs nothing.
+        if replies.into_iter().flatten().all(|reply| reply.and_then(Value::extract_error).is_ok()) {
+            self.remember(touched);
+        }
+        outcomes
+    }
+
+    fn append_call(&self, group: &Group<'_>, batch: &[&Append]) -> redis::Cmd {
+        let period = unix_ms() / 1000 / DEDUP_PERIOD_S;
+        let key = |part: &str| self.keys.conversation(group.conversation, part);
+        let dedup = |period: i64| key(&format!("dedup:{period}"));
+        let keys = [key("log"), key("meta"), dedup(period), dedup(period - 1), dedup(period + 1)];
+        let mut call = Call::new(&APPEND, &keys).arg(2 * DEDUP_PERIOD_S);
+        for append in group.members.iter().filter_map(|&index| batch.get(index)) {
+            call = call
+                .arg(format!("{}:{}", append.from, append.client_msg_id))
+                .arg(format!("{:016x}", append.content_hash))
+                .arg(&append.server_msg_id)
+                .arg(append.server_time)
+                .arg(&encode(&append.push)[..]);
+        }
+        call.into()
+    }
+
+    /// Written before the append, so that a receiver who was away finds the
+    /// conversation.
+    fn touch(&self, conversation: &ConversationId) -> Vec<redis::Cmd> {
+        let ConversationId::P2p(lo, hi) = *conversation else { return Vec::new() };
+        let touch = |user| {
+            let mut command = redis::cmd("ZADD");
+            command.arg(self.keys.conversations(user)).arg("GT").arg(unix_ms()).arg(conversation.to_string());
+            command
+        };
+        [lo, hi].map(touch).into()
+    }
+
+    fn due(&self, conversation: &ConversationId) -> bool {
+        self.touched.lock().get(conversation).is_none_or(|at| at.elapsed() >= TOUCH_EVERY)
+    }
+
+    fn remember(&self, conversations: Vec<ConversationId>) {
+        let mut touched = self.touched.lock();
+        if touched.len() >= TOUCHES {
+            touched.retain(|_, at| at.elapsed() < TOUCH_EVERY);
+            if touched.len() >= TOUCHES {
+                touched.clear();
+            }
+        }
+        touched.extend(conversations.into_iter().map(|conversation| (conversation, Instant::now())));
+    }
+
+    /// After an outage nothing is known of what the indexes hold.
+    pub(crate) fn forget_touches(&self) {
+        *self.touched.lock() = std::collections::HashMap::new();
+    }
+}
+
+fn parse_appended(reply: RedisResult<Value>) -> Result<Vec<Appended>, StoreError> {
+    let all = parse::<Vec<(i64, i64, String, u64, i64)>>(reply)?;
+    let appended = |(code, seq, server_msg_id, epoch, server_time)| match code {
+        0 => Appended::Stored { seq, epoch },
+        1 => Appended::Duplicate { seq, epoch, server_msg_id, server_time },
+        _ => Appended::Conflict,
+    };
+    Ok(all.into_iter().map(appended).collect())
+}
