@@ -5,6 +5,13 @@
 //! constants; [`every_series_is_accounted_for`] holds the constants against
 //! what a gateway exposes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test says no"
+)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -63,6 +63,19 @@ async fn every_send_is_stored_or_known_or_refused() {
 }
 
 #[tokio::test]
+#[ignore = "a sender without a second device is counted as offline"]
+async fn who_sends_is_not_offline() {
+    let gateway = Gateway::start(Options::new()).await;
+    let metrics = Metrics::of(&gateway).await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    let mut friend = Client::connect(&gateway, 43, "phone").await;
+    phone.store_text(CHAT, "m-1", "x").await;
+    friend.expect_push().await;
+    assert_eq!(metrics.grown("tidegate_deliveries_total{result=local}").await, 1.0);
+    assert_eq!(metrics.grown("tidegate_deliveries_total{result=offline}").await, 0.0);
+}
+
+#[tokio::test]
 async fn a_store_that_cannot_is_told_from_one_that_does_not_answer() {
     let redis = Redis::start().await;
     let gateway = Gateway::start(Options::cluster(&redis, "gw-a")).await;
