@@ -65,7 +65,7 @@ async fn without_descriptors_it_waits_and_serves_whom_it_has() {
     let gateway = Gateway::start(Options::new()).await;
     let metrics = Metrics::of(&gateway).await;
     let mut phone = Client::connect(&gateway, 42, "phone").await;
-    // An admin connection made before needs no descriptor later.
+    // What closes a moment later leaves room for a few: more than that will wait.
     let open = std::fs::read_dir(format!("/proc/{}/fd", gateway.process_id())).unwrap().count();
     limit_descriptors(&gateway, open);
     let mut waiting = Vec::new();
