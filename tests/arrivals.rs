@@ -67,6 +67,13 @@ async fn whoever_comes_while_redis_hangs_is_routed_when_it_answers() {
     late.beat().await;
     redis.resume();
     becomes_routed(&redis, 42, "gw-a").await;
+    // The route is there before the subscription need be.
+    for gateway in [&a, &b] {
+        eventually("ready again", secs(20), || async {
+            (gateway.http().try_status("/readyz").await == Some(200)).then_some(())
+        })
+        .await;
+    }
     early.store_text("p2p:41:42", "m-1", "across").await;
     assert_eq!(text_of(&late.expect_push().await), "across");
 }

@@ -28,7 +28,7 @@ pub enum GatewayError {
         why: String,
     },
     /// A listener cannot be bound.
-    #[error("cannot listen on {address} ({role}): {source}")]
+    #[error("cannot listen on {address} ({role})")]
     Listen {
         /// Where.
         address: std::net::SocketAddr,

@@ -60,6 +60,7 @@ impl Gateway {
                 }
             },
             () = signals.first() => {
+                info!("ended before it was ready");
                 self.data.withdraw();
                 return Ok(Exit::Stopped);
             }

@@ -41,7 +41,7 @@ impl Pipeline {
     /// Queues news. A full queue drops it: the next one is cumulative.
     pub(crate) fn acknowledge(&self, report: Report) {
         if self.reports.try_send(report).is_err() {
-            metrics().dropped_relay_full.increment(1);
+            metrics().dropped_report_full.increment(1);
         }
     }
 }
@@ -104,7 +104,7 @@ impl Writer {
         let Report { progress, from } = report;
         let key = (progress.conversation, progress.user);
         if self.waiting.len() >= MAX_PENDING && !self.waiting.contains_key(&key) {
-            metrics().dropped_relay_full.increment(1);
+            metrics().dropped_report_full.increment(1);
             return;
         }
         if !self.waiting.contains_key(&key) && !self.written.contains_key(&key) {

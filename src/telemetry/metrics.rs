@@ -119,6 +119,7 @@ pub(crate) struct Metrics {
     pub copies_dropped_closed: Counter,
     pub dropped_ephemeral: Counter,
     pub dropped_relay_full: Counter,
+    pub dropped_report_full: Counter,
     pub dropped_bus_full: Counter,
     pub dropped_bus_error: Counter,
     pub bus_published: Counter,
@@ -299,6 +300,7 @@ impl Metrics {
             copies_dropped_closed: copies_dropped("closed"),
             dropped_ephemeral: dropped("ephemeral_slow_reader"),
             dropped_relay_full: dropped("relay_queue_full"),
+            dropped_report_full: dropped("report_queue_full"),
             dropped_bus_full: dropped("bus_queue_full"),
             dropped_bus_error: dropped("bus_publish_failed"),
             bus_published: labelled(

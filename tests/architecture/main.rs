@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 /// Each folder and all it may import. `lib.rs` and `main.rs` are free.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("types", &[]),
+    ("task", &[]),
     ("telemetry", &["types"]),
     ("config", &["types"]),
     ("wire", &["types"]),
@@ -27,9 +28,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("hub", &["types", "telemetry"]),
     ("redis", &["types", "telemetry", "config"]),
     ("route", &["redis", "types", "telemetry"]),
-    ("bus", &["redis", "wire", "types", "telemetry"]),
+    ("bus", &["redis", "wire", "task", "types", "telemetry"]),
     ("store", &["redis", "wire", "types"]),
-    ("pipeline", &["hub", "message", "route", "bus", "store", "wire", "types", "telemetry"]),
+    ("pipeline", &["hub", "message", "route", "bus", "store", "wire", "task", "types", "telemetry"]),
     ("net", &["telemetry"]),
     ("ws", &["types", "config"]),
     ("session", &["ws", "wire", "hub", "pipeline", "message", "store", "types", "telemetry", "config"]),
@@ -49,6 +50,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "hub",
             "message",
             "timer",
+            "task",
             "telemetry",
             "config",
             "types",

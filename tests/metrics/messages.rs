@@ -63,7 +63,6 @@ async fn every_send_is_stored_or_known_or_refused() {
 }
 
 #[tokio::test]
-#[ignore = "a sender without a second device is counted as offline"]
 async fn who_sends_is_not_offline() {
     let gateway = Gateway::start(Options::new()).await;
     let metrics = Metrics::of(&gateway).await;

@@ -44,7 +44,7 @@ async fn an_outage_shows_and_so_does_its_end() {
     metrics.becomes(UP, 1.0).await;
     let mut phone = Client::connect(&gateway, 42, "phone").await;
     let mut friend = Client::connect(&gateway, 43, "phone").await;
-    Client::connect(&gateway, 44, "phone").await.close().await;
+    Client::connect(&gateway, 46, "phone").await.close().await;
     let leaving = Client::connect(&gateway, 44, "phone").await;
     phone.store_text(CHAT, "m-1", "x").await;
     for _ in 0..8 {
