@@ -1,6 +1,8 @@
 //! README.md against the program: its tables list what there is, no more and
 //! no less, and its configuration examples are good.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test says no")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
