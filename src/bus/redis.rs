@@ -159,7 +159,8 @@ impl Publisher {
     async fn send(&self, commands: Vec<redis::Cmd>) {
         let tried = commands.len();
         let replies = self.client.pipeline(commands).await.unwrap_or_default();
-        let reached = replies.into_iter().filter_map(|reply| reply.and_then(Value::extract_error).ok()).count();
+        let reached =
+            replies.into_iter().filter_map(|reply| reply.and_then(Value::extract_error).ok()).count();
         let failed = tried.saturating_sub(reached);
         metrics().dropped_bus_error.increment(u64::try_from(failed).unwrap_or(u64::MAX));
         metrics().bus_published.increment(u64::try_from(reached).unwrap_or(u64::MAX));

@@ -16,8 +16,9 @@ pub struct IdentityArgs {
     #[arg(long, value_name = "ID", value_parser = user)]
     to: UserId,
     /// Name of this device; two devices of a user have different names
-    #[arg(long, value_name = "NAME", default_value = "terminal")]
-    device: String,
+    /// [default: the command's own]
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
     /// WebSocket address of any gateway
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:7700/ws")]
     url: String,
@@ -27,9 +28,11 @@ pub struct IdentityArgs {
 }
 
 impl IdentityArgs {
-    /// Where to connect; fails on a malformed device id.
-    pub(super) fn endpoint(&self) -> Result<Endpoint> {
-        let device = DeviceId::new(&self.device).with_context(|| format!("--device {}", self.device))?;
+    /// Where to connect, as `device` where none is named; fails on a malformed
+    /// device id.
+    pub(super) fn endpoint(&self, device: &str) -> Result<Endpoint> {
+        let device = self.device.as_deref().unwrap_or(device);
+        let device = DeviceId::new(device).with_context(|| format!("--device {device}"))?;
         let user = self.user.map(UserId::get);
         Ok(Endpoint { url: self.url.clone(), user, device, token: self.token.clone() })
     }

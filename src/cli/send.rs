@@ -36,7 +36,7 @@ impl SendArgs {
         if !valid_client_msg_id(&id) {
             bail!("--client-msg-id: must be 1-64 characters of [A-Za-z0-9_.:-]");
         }
-        let endpoint = self.identity.endpoint()?;
+        let endpoint = self.identity.endpoint("send")?;
         let ack = timeout(LIMIT, self.deliver(&endpoint, &id)).await;
         let ack = ack.with_context(|| {
             format!("not stored within {LIMIT:?}; send again with --client-msg-id {id}")

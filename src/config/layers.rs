@@ -102,7 +102,8 @@ impl Layers {
     fn text(&mut self, origin: &str, path: &[&str], text: &str) {
         let as_text = Value::String(text.to_owned());
         let value = match (read_alone(path, &as_text), text.parse::<Value>()) {
-            (Err(_), Ok(literal)) => literal,
+            // Where neither reads, the text gives the better complaint.
+            (Err(_), Ok(literal)) if read_alone(path, &literal).is_ok() => literal,
             _ => as_text,
         };
         self.put(origin.to_owned(), path, value);

@@ -31,7 +31,8 @@ pub(crate) const LEASE: &[Series] = &["tidegate_lease_lost_total", "tidegate_rou
 const REFRESH_REFUSED: Series = "tidegate_route_operations_total{operation=refresh,result=refused}";
 const UNBIND_REFUSED: Series = "tidegate_route_operations_total{operation=unbind,result=refused}";
 pub(crate) const STOLEN: &[Series] = &[REFRESH_REFUSED, UNBIND_REFUSED];
-pub(crate) const HANGING: &[Series] = &["tidegate_dropped_total{reason=relay_queue_full}"];
+pub(crate) const HANGING: &[Series] =
+    &["tidegate_dropped_total{reason=relay_queue_full}", "tidegate_dropped_total{reason=report_queue_full}"];
 
 const CHAT: &str = "p2p:42:43";
 
@@ -115,6 +116,15 @@ async fn what_relays_cannot_hold_is_dropped_and_counted() {
     redis.pause();
     for _ in 0..12 {
         phone.send_raw(frame(typing(CHAT, true)).repeat(500)).await;
+    }
+    let received = tidegate::proto::envelope::Payload::Ack(tidegate::proto::Ack {
+        conversation_id: CHAT.to_owned(),
+        seq: 1,
+        status: tidegate::proto::AckStatus::Delivered.into(),
+        ..Default::default()
+    });
+    for _ in 0..20 {
+        phone.send_raw(frame(received.clone()).repeat(1_000)).await;
     }
     metrics.moved(HANGING).await;
     phone.beat().await;

@@ -54,7 +54,7 @@ impl ChatArgs {
     /// at first, ends the connection for good, or did not store everything
     /// within 5 s of the end.
     pub async fn run(self) -> Result<()> {
-        let endpoint = self.identity.endpoint()?;
+        let endpoint = self.identity.endpoint("terminal")?;
         let (client, ready) = Client::connect(&endpoint).await?;
         let parties = self.identity.parties(&ready)?;
         let device = endpoint.device.to_string();
