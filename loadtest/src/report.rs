@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 use crate::server::Cost;
 
 const DIGITS: u8 = 2;
+/// Longer ones count as this: every wait here ends sooner.
+const LONGEST_US: u64 = 60_000_000;
 
 /// Named figures, in the order they were added; a name ends in its unit.
 #[derive(Debug, Default)]
@@ -93,7 +95,7 @@ impl Latencies {
     /// Takes one down.
     pub(crate) fn record(&mut self, latency: Duration) {
         if self.0.is_none() {
-            self.0 = Histogram::new(DIGITS).ok();
+            self.0 = Histogram::new_with_max(LONGEST_US, DIGITS).ok();
         }
         if let Some(histogram) = &mut self.0 {
             histogram.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
@@ -120,4 +122,20 @@ impl Latencies {
 pub(crate) fn float(count: u64) -> f64 {
     let part = |bits: u64| f64::from(u32::try_from(bits).unwrap_or(u32::MAX));
     part(count >> 32) * 4_294_967_296.0 + part(count & 0xffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_of_all_sizes_are_told_apart() {
+        let mut latencies = Latencies::default();
+        for ms in [1, 1, 1_000] {
+            latencies.record(Duration::from_millis(ms));
+        }
+        let near = |value: u64, wanted: u64| value.abs_diff(wanted) <= wanted / 100;
+        assert!(near(latencies.at(0.5), 1_000));
+        assert!(near(latencies.at(1.0), 1_000_000));
+    }
 }
