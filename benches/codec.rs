@@ -6,7 +6,9 @@ use std::hint::black_box;
 use std::ops::ControlFlow;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tidegate::internal::{Event, Frames, Inbound, Payload, decode, encode, encode_varint, parse_header, reply, unmask};
+use tidegate::internal::{
+    Event, Frames, Inbound, Payload, decode, encode, encode_varint, parse_header, reply, unmask,
+};
 use tidegate::proto::{Ack, AckStatus, Envelope, MessageType, Push, SendMessageReq, push, send_message_req};
 
 const MASK: [u8; 4] = [0x5a, 0x13, 0xc6, 0x2f];
