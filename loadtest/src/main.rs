@@ -1,2 +1,132 @@
-//! Load generator.
-fn main() {}
+//! Load generator for Tidegate: drives a running gateway with many clients
+//! and reports what they saw beside what it cost the server.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `target` | where connections go and which address they leave from |
+//! | `frame`, `peer` | the client: prebuilt frames, one raw socket |
+//! | `opening`, `pace` | many clients at once, and when each sends |
+//! | `server` | the server's CPU and memory, from `/proc` |
+//! | `connect`, `heartbeat`, `p2p` | the scenarios |
+//! | `verdict` | what p2p messages must have been |
+//! | `report` | figures for eyes and programs |
+//!
+//! The exit code is 1 when a scenario failed or its verdict is bad, so a
+//! script need not read the figures to know that messages were lost.
+
+mod connect;
+mod frame;
+mod heartbeat;
+mod opening;
+mod p2p;
+mod pace;
+mod pair;
+mod peer;
+mod report;
+mod server;
+mod target;
+mod verdict;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+
+use crate::report::Report;
+use crate::server::Servers;
+use crate::target::Targets;
+
+/// Drives a running gateway and reports what it did and what it cost.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+/// What every scenario needs.
+#[derive(Debug, Args)]
+struct Common {
+    /// WebSocket address; given twice, connections take turns, and the two
+    /// sides of a pair are on different gateways.
+    #[arg(long, global = true, default_value = "ws://127.0.0.1:7700/ws")]
+    url: Vec<String>,
+    /// Admin address of a gateway on this machine whose cost is reported;
+    /// given twice, the sum.
+    #[arg(long, global = true, default_value = "127.0.0.1:7701")]
+    admin: Vec<String>,
+    /// User of the first connection; the others count on from it.
+    #[arg(long, global = true, default_value_t = 1_000_000)]
+    first_user: u64,
+    /// Connections being opened at once.
+    #[arg(long, global = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    opening: u32,
+    /// Threads of the load generator.
+    #[arg(long, global = true, default_value_t = 1)]
+    threads: usize,
+    /// Figures as one JSON object.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// Opens connections, holds them idle, and lets them go.
+    Connect(connect::Connect),
+    /// Connections that send nothing but heartbeats.
+    Heartbeat(heartbeat::Heartbeat),
+    /// Pairs: one side sends, the other receives; every message is accounted for.
+    P2p(p2p::P2p),
+}
+
+/// What a scenario works with.
+#[derive(Debug)]
+struct Stage {
+    targets: Targets,
+    servers: Servers,
+    first_user: u64,
+    opening: u32,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(report) => {
+            if arguments.common.json {
+                println!("{}", report.to_json());
+            } else {
+                print!("{report}");
+            }
+            if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("tidegate-loadtest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<Report> {
+    let mut builder = match arguments.common.threads {
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime =
+        builder.worker_threads(arguments.common.threads.max(1)).enable_all().build().context("runtime")?;
+    runtime.block_on(async {
+        let common = &arguments.common;
+        let stage = Stage {
+            targets: Targets::resolve(&common.url).await?,
+            servers: Servers::find(&common.admin).await?,
+            first_user: common.first_user,
+            opening: common.opening,
+        };
+        match &arguments.scenario {
+            Scenario::Connect(scenario) => scenario.run(stage).await,
+            Scenario::Heartbeat(scenario) => scenario.run(stage).await,
+            Scenario::P2p(scenario) => scenario.run(stage).await,
+        }
+    })
+}

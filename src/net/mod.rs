@@ -4,11 +4,14 @@
 //! accepts, tunes and hands on: the handshake runs in the connection's own
 //! task, so one silent client stalls nobody.
 //!
-//! One shared listener with one accept task serves every worker. A listener
-//! per worker (SO_REUSEPORT) was measured beside it with the load generator's
-//! `connect` scenario and accepted no faster, since the handshake costs ten
-//! times the accept, while it spreads a hash of the source port instead of
-//! the load and resets queued connections when one of its sockets closes.
+//! One shared listener with one accept task serves every worker. Two
+//! SO_REUSEPORT listeners with an accept task each were measured beside it
+//! (`benches/README.md`): the same server CPU per handshake and, within the
+//! noise, as many handshakes per second, on two cores of which the load
+//! generator took the larger part, so the accept task was never the limit;
+//! many cores are not measured. A listener per worker spreads a hash of the
+//! source port instead of the load and resets queued connections when one of
+//! its sockets closes, so it has to win something first.
 //!
 //! Called by `gateway`.
 
