@@ -251,7 +251,7 @@ fn what_is_planted_is_found_and_nothing_else() {
         ("wire/frame.rs", "async fn f() { tokio::task::yield_now().await }", "a pure folder names tokio::"),
         ("message/draft.rs", "fn f() -> u8 { fastrand::u8(..) }", "a pure folder names fastrand::"),
         ("types/phase.rs", "use std::time::{Duration, Instant};", "a pure folder names Instant"),
-        ("store/redis.rs", "type M = dashmap::DashMap<u8, u8>;", "dashmap:: outside hub/"),
+        ("store/redis/mod.rs", "type M = dashmap::DashMap<u8, u8>;", "dashmap:: outside hub/"),
         ("session/mod.rs", "fn f() { metrics::counter!(\"x\"); }", "counter! outside telemetry/metrics.rs"),
         ("lib.rs", "use metrics::gauge;\nfn f() { gauge!(\"x\"); }", "gauge! outside telemetry/metrics.rs"),
         ("main.rs", "fn f() { unsafe { g() } }", "unsafe outside nowhere"),
