@@ -124,6 +124,11 @@ impl Lane {
                 .take(BATCH)
                 .collect();
                 self.append(batch, &mut unknown).await;
+                if !unknown.is_empty() {
+                    // What is behind must not overtake it.
+                    unknown.extend(rest);
+                    break;
+                }
             }
             pending = self.expire(unknown);
             if !pending.is_empty() {
@@ -266,3 +271,7 @@ fn conclude(
     let envelope = Envelope { header: Some(header), payload: Some(Payload::Push(push)) };
     Some((Outgoing { users, except, envelope, class: Class::Push, kind: FrameKind::Push }, received))
 }
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;

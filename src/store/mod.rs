@@ -14,11 +14,15 @@
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+pub(crate) mod flaky;
 mod memory;
 mod redis;
 
 use bytes::Bytes;
 
+#[cfg(test)]
+pub(crate) use flaky::FlakyStore;
 pub(crate) use memory::MemoryStore;
 pub(crate) use redis::RedisStore;
 
@@ -166,6 +170,9 @@ pub(crate) enum Store {
     Memory(MemoryStore),
     /// In Redis.
     Redis(RedisStore),
+    /// In this process, and failing as told.
+    #[cfg(test)]
+    Flaky(FlakyStore),
 }
 
 impl Store {
@@ -175,6 +182,8 @@ impl Store {
     pub(crate) fn level(&self) -> u32 {
         match self {
             Self::Memory(_) => 1,
+            #[cfg(test)]
+            Self::Flaky(_) => 1,
             Self::Redis(store) => store.level(),
         }
     }
@@ -185,6 +194,8 @@ impl Store {
         match self {
             Self::Memory(store) => store.append(batch).into_iter().map(Ok).collect(),
             Self::Redis(store) => store.append(batch).await,
+            #[cfg(test)]
+            Self::Flaky(store) => store.append(batch),
         }
     }
 
@@ -194,6 +205,8 @@ impl Store {
         match self {
             Self::Memory(store) => Ok(store.advance(batch).into_iter().map(Some).collect()),
             Self::Redis(store) => store.advance(batch).await,
+            #[cfg(test)]
+            Self::Flaky(store) => Ok(store.inner.advance(batch).into_iter().map(Some).collect()),
         }
     }
 
@@ -202,6 +215,8 @@ impl Store {
         match self {
             Self::Memory(store) => Ok(store.known(conversations)),
             Self::Redis(store) => store.known(conversations).await,
+            #[cfg(test)]
+            Self::Flaky(store) => Ok(store.inner.known(conversations)),
         }
     }
 
@@ -215,6 +230,8 @@ impl Store {
         match self {
             Self::Memory(store) => Ok(store.conversations(user, offset, limit)),
             Self::Redis(store) => store.conversations(user, offset, limit).await,
+            #[cfg(test)]
+            Self::Flaky(store) => Ok(store.inner.conversations(user, offset, limit)),
         }
     }
 
@@ -223,6 +240,8 @@ impl Store {
         match self {
             Self::Memory(store) => Ok(store.page(conversation, span)),
             Self::Redis(store) => store.page(conversation, span).await,
+            #[cfg(test)]
+            Self::Flaky(store) => Ok(store.inner.page(conversation, span)),
         }
     }
 }

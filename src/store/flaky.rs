@@ -1,0 +1,45 @@
+//! A store for tests that gives no answer when it is told to: before the work
+//! or after it, which the caller cannot tell apart.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+
+use super::{Append, Appended, MemoryStore, StoreError};
+
+/// What becomes of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It works.
+    Works,
+    /// It is not done, and there is no answer.
+    Lost,
+    /// It is done, and there is no answer.
+    Unanswered,
+}
+
+/// Fails the next calls of `append` as told, then works.
+#[derive(Debug, Default)]
+pub(crate) struct FlakyStore {
+    pub(crate) inner: MemoryStore,
+    fates: Mutex<VecDeque<Fate>>,
+}
+
+impl FlakyStore {
+    /// With these fates for the calls to come.
+    pub(crate) fn new(fates: impl IntoIterator<Item = Fate>) -> Self {
+        Self { inner: MemoryStore::new(), fates: Mutex::new(fates.into_iter().collect()) }
+    }
+
+    pub(super) fn append(&self, batch: &[&Append]) -> Vec<Result<Appended, StoreError>> {
+        let fate = self.fates.lock().pop_front().unwrap_or(Fate::Works);
+        if fate == Fate::Lost {
+            return batch.iter().map(|_| Err(StoreError::Unavailable)).collect();
+        }
+        let done = self.inner.append(batch);
+        if fate == Fate::Unanswered {
+            return batch.iter().map(|_| Err(StoreError::Unavailable)).collect();
+        }
+        done.into_iter().map(Ok).collect()
+    }
+}
