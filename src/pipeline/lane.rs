@@ -273,5 +273,4 @@ fn conclude(
 }
 
 #[cfg(test)]
-#[path = "lane_tests.rs"]
 mod tests;
