@@ -2,18 +2,22 @@
 -- Dedup, seq and append of some messages of one conversation, in one step.
 -- KEYS: log, meta, dedup of this period, of the last one, of the next one
 --       (another gateway's clock may be ahead)
--- ARGV: dedup ttl (s), then dedup field, content hash, serverMsgId,
+-- ARGV: dedup ttl (s), replication id of this connection, then dedup field, content hash, serverMsgId,
 --       server time (ms), message ...
--- Returns one {outcome, seq, serverMsgId, epoch, server time} per message:
--- 0 appended, 1 a duplicate of that one, 2 the same id with other content.
-local meta = redis.call('HMGET', KEYS[2], 'top', 'epoch')
+-- Returns {raised, {outcome, seq, serverMsgId, epoch, server time} ...}:
+-- outcome 0 appended, 1 a duplicate of that one, 2 the same id with other
+-- content; raised 1 = another replication id than last time: acked messages
+-- may be lost, so the epoch is another one, too.
+local meta = redis.call('HMGET', KEYS[2], 'top', 'epoch', 'replid')
 local top, epoch = tonumber(meta[1] or '0'), meta[2]
-if not epoch then
+local raised = epoch and meta[3] ~= ARGV[2]
+if raised or not epoch then
   local time = redis.call('TIME')
-  epoch = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
+  local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  epoch = string.format('%.0f', math.max(tonumber(epoch or '0') + 1, now))
 end
-local replies, appended = {}, false
-for i = 2, #ARGV, 5 do
+local replies, appended = {raised and 1 or 0}, false
+for i = 3, #ARGV, 5 do
   local field, hash, id, at, message = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local seen = redis.call('HGET', KEYS[3], field) or redis.call('HGET', KEYS[4], field)
     or redis.call('HGET', KEYS[5], field)
@@ -33,4 +37,5 @@ for i = 2, #ARGV, 5 do
   end
 end
 if appended then redis.call('EXPIRE', KEYS[3], ARGV[1]) end
+if appended or raised then redis.call('HSET', KEYS[2], 'epoch', epoch, 'replid', ARGV[2]) end
 return replies

@@ -169,3 +169,21 @@ async fn redis_errors_are_told_apart() {
     let outcome = append_all(&store, &[append(1, 3, "b", "x")]).await;
     assert!(matches!(outcome[0], Err(StoreError::Unavailable)));
 }
+
+#[tokio::test]
+async fn another_replication_id_is_another_history() {
+    let server = TestRedis::start();
+    let client = server.client().await;
+    let store = Store::Redis(RedisStore::new(client.clone(), TestRedis::keys()));
+    let (_, epoch) = stored(&store, append(1, 2, "a", "x")).await;
+    assert_eq!(stored(&store, append(1, 2, "b", "x")).await, (2, epoch));
+    let mut other = ::redis::cmd("HSET");
+    other.arg(&["{c:p2p:1:2}:meta", "replid", "of-another-server"]);
+    client.command::<i64>(other).await.unwrap();
+    let (seq, raised) = stored(&store, append(1, 2, "c", "x")).await;
+    assert!(seq == 3 && raised > epoch);
+    assert_eq!(stored(&store, append(1, 2, "d", "x")).await, (4, raised), "once");
+    // The original is named as it is now.
+    let again = store.append(&[&append(1, 2, "a", "x")]).await.remove(0).unwrap();
+    assert!(matches!(again, Appended::Duplicate { seq: 1, epoch, .. } if epoch == raised));
+}

@@ -105,6 +105,7 @@ pub(crate) struct Metrics {
     pub refused_queue_full: Counter,
     pub refused_internal: Counter,
     pub messages_in_flight: Gauge,
+    pub epochs_raised: Counter,
     pub append_seconds: Histogram,
     pub ack_level: Gauge,
     pub deliveries_local: Counter,
@@ -274,6 +275,10 @@ impl Metrics {
             refused_queue_full: refused("queue_full"),
             refused_internal: refused("internal"),
             messages_in_flight: gauge("tidegate_messages_in_flight", "Sends waiting for the store."),
+            epochs_raised: counter(
+                "tidegate_conversation_epochs_raised_total",
+                "Conversations whose history may have lost messages.",
+            ),
             append_seconds: seconds(
                 "tidegate_store_append_duration_seconds",
                 "Duration of one batch of appends.",

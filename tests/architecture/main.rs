@@ -29,7 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("redis", &["types", "telemetry", "config"]),
     ("route", &["redis", "types", "telemetry"]),
     ("bus", &["redis", "wire", "task", "types", "telemetry"]),
-    ("store", &["redis", "wire", "types"]),
+    ("store", &["redis", "wire", "types", "telemetry"]),
     ("pipeline", &["hub", "message", "route", "bus", "store", "wire", "task", "types", "telemetry"]),
     ("net", &["telemetry"]),
     ("ws", &["types", "config"]),

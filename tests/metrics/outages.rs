@@ -30,6 +30,7 @@ pub(crate) const GAUGES: &[Series] = &[UP];
 pub(crate) const LEASE: &[Series] = &["tidegate_lease_lost_total", "tidegate_route_rebinds_total"];
 const REFRESH_REFUSED: Series = "tidegate_route_operations_total{operation=refresh,result=refused}";
 const UNBIND_REFUSED: Series = "tidegate_route_operations_total{operation=unbind,result=refused}";
+pub(crate) const RAISED: &[Series] = &["tidegate_conversation_epochs_raised_total"];
 pub(crate) const STOLEN: &[Series] = &[REFRESH_REFUSED, UNBIND_REFUSED];
 pub(crate) const HANGING: &[Series] =
     &["tidegate_dropped_total{reason=relay_queue_full}", "tidegate_dropped_total{reason=report_queue_full}"];
@@ -82,6 +83,19 @@ async fn a_lease_that_is_gone_is_counted_and_routes_are_bound_again() {
     let route: String = redis.query(&["GET", "route:42"]).await;
     assert_eq!(route, "gw-a");
     phone.beat().await;
+}
+
+#[tokio::test]
+async fn a_history_that_may_have_lost_messages_is_counted() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(Options::cluster(&redis, "gw-a")).await;
+    let metrics = Metrics::of(&gateway).await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    let before = phone.store_text(CHAT, "m-1", "x").await;
+    let _: i64 = redis.query(&["HSET", "{c:p2p:42:43}:meta", "replid", "of-another-server"]).await;
+    let after = phone.store_text(CHAT, "m-2", "y").await;
+    assert!(after.seq == before.seq + 1 && after.epoch > before.epoch);
+    metrics.moved(RAISED).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use redis::{RedisResult, Value};
 use super::super::{Append, Appended, StoreError, encode};
 use super::{RedisStore, parse};
 use crate::redis::{APPEND, Call, Link};
+use crate::telemetry::metrics;
 use crate::types::{ConversationId, unix_ms};
 
 /// An id is remembered for at least this long and at most twice as long.
@@ -28,9 +29,7 @@ struct Group<'a> {
 impl RedisStore {
     pub(crate) async fn append(&self, batch: &[&Append]) -> Vec<Result<Appended, StoreError>> {
         let mut outcomes: Vec<_> = batch.iter().map(|_| Err(StoreError::Unavailable)).collect();
-        if *self.link.borrow() == Link::Down {
-            return outcomes;
-        }
+        let Link::Up { replid, .. } = self.link.borrow().clone() else { return outcomes };
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (index, append) in batch.iter().enumerate() {
             match groups.iter_mut().find(|group| *group.conversation == append.conversation) {
@@ -52,7 +51,7 @@ impl RedisStore {
                 touched.push(group.conversation.clone());
             }
             group.command = commands.len();
-            commands.push(self.append_call(group, batch));
+            commands.push(self.append_call(group, batch, &replid));
         }
         let Ok(replies) = self.client.pipeline(commands).await else { return outcomes };
         let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
@@ -77,12 +76,12 @@ impl RedisStore {
         outcomes
     }
 
-    fn append_call(&self, group: &Group<'_>, batch: &[&Append]) -> redis::Cmd {
+    fn append_call(&self, group: &Group<'_>, batch: &[&Append], replid: &str) -> redis::Cmd {
         let period = unix_ms() / 1000 / DEDUP_PERIOD_S;
         let key = |part: &str| self.keys.conversation(group.conversation, part);
         let dedup = |period: i64| key(&format!("dedup:{period}"));
         let keys = [key("log"), key("meta"), dedup(period), dedup(period - 1), dedup(period + 1)];
-        let mut call = Call::new(&APPEND, &keys).arg(2 * DEDUP_PERIOD_S);
+        let mut call = Call::new(&APPEND, &keys).arg(2 * DEDUP_PERIOD_S).arg(replid);
         for append in group.members.iter().filter_map(|&index| batch.get(index)) {
             call = call
                 .arg(format!("{}:{}", append.from, append.client_msg_id))
@@ -128,11 +127,17 @@ impl RedisStore {
 }
 
 fn parse_appended(reply: RedisResult<Value>) -> Result<Vec<Appended>, StoreError> {
-    let all = parse::<Vec<(i64, i64, String, u64, i64)>>(reply)?;
-    let appended = |(code, seq, server_msg_id, epoch, server_time)| match code {
+    let mut replies = parse::<Vec<Value>>(reply)?.into_iter();
+    let raised = replies.next().is_some_and(|raised| raised == Value::Int(1));
+    metrics().epochs_raised.increment(u64::from(raised));
+    replies.map(|reply| parse_one(Ok(reply))).collect()
+}
+
+fn parse_one(reply: RedisResult<Value>) -> Result<Appended, StoreError> {
+    let (code, seq, server_msg_id, epoch, server_time) = parse::<(i64, i64, String, u64, i64)>(reply)?;
+    Ok(match code {
         0 => Appended::Stored { seq, epoch },
         1 => Appended::Duplicate { seq, epoch, server_msg_id, server_time },
         _ => Appended::Conflict,
-    };
-    Ok(all.into_iter().map(appended).collect())
+    })
 }
