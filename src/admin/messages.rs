@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use base64::Engine;
@@ -15,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::AdminContext;
-use super::problem::{Problem, parse};
+use super::problem::{Body as Arrived, Problem, parse};
 use crate::message::{Draft, DraftError};
 use crate::pipeline::{Origin, SendOutcome, SendRequest};
 use crate::telemetry::{Refusal, metrics};
@@ -67,9 +66,9 @@ impl From<Media> for MediaRef {
 
 pub(super) async fn send(
     State(context): State<Arc<AdminContext>>,
-    body: Bytes,
+    body: Arrived,
 ) -> Result<Json<Value>, Problem> {
-    let body: Body = parse(&body)?;
+    let body: Body = parse(body)?;
     let pipeline = context.pipeline()?;
     metrics().messages_received.increment(1);
     let draft = draft(body).inspect_err(|_| metrics().count_refused(Refusal::Invalid))?;

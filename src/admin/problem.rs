@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
@@ -53,9 +54,17 @@ impl From<RouteError> for Problem {
     }
 }
 
-/// Reads a JSON body; what is wrong is named with its place.
-pub(super) fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("body: {error}")))
+/// A body as it arrived, or why it did not.
+pub(super) type Body = Result<Bytes, BytesRejection>;
+
+/// Reads a JSON object; what is wrong is named with its place.
+pub(super) fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
+    let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    // A sequence would do for a struct, field by field.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::invalid("body: a JSON object is needed"));
+    }
+    serde_json::from_slice(&body).map_err(|error| Problem::invalid(format!("body: {error}")))
 }
 
 /// Reads a user id of a path.

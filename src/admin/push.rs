@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use base64::Engine;
@@ -12,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AdminContext;
-use super::problem::{Problem, parse};
+use super::problem::{Body as Arrived, Problem, parse};
 use crate::hub::Class;
 use crate::pipeline::Outgoing;
 use crate::telemetry::FrameKind;
@@ -50,9 +49,9 @@ struct Target {
 
 pub(super) async fn push(
     State(context): State<Arc<AdminContext>>,
-    body: Bytes,
+    body: Arrived,
 ) -> Result<Json<Value>, Problem> {
-    let body: Body = parse(&body)?;
+    let body: Body = parse(body)?;
     if body.topic.is_empty() || body.topic.len() > 256 {
         return Err(Problem::invalid("topic must be 1-256 bytes"));
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AdminContext;
-use super::problem::{Problem, parse, parse_user};
+use super::problem::{Body, Problem, parse, parse_user};
 use crate::pipeline::{KickRequest, Ports};
 use crate::route::{DeviceRoute, Route};
 use crate::types::{DeviceId, UserId, monotonic_ms};
@@ -81,10 +81,11 @@ struct KickBody {
 pub(super) async fn kick(
     State(context): Context,
     Path(user): Path<String>,
-    body: Bytes,
+    body: Body,
 ) -> Result<Json<Value>, Problem> {
     let user = parse_user(&user)?;
-    let body: KickBody = if body.is_empty() { KickBody::default() } else { parse(&body)? };
+    let body: KickBody =
+        if body.as_ref().is_ok_and(Bytes::is_empty) { KickBody::default() } else { parse(body)? };
     let device = body
         .device_id
         .map(|id| DeviceId::new(&id))

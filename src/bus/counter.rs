@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::types::GatewayId;
 
 /// When a pause in the traffic is long enough to repeat the last number.
-const REPEAT_AFTER_MS: u64 = 1_000;
+pub(super) const REPEAT_AFTER_MS: u64 = 1_000;
 /// A source or destination silent for this long is forgotten.
 const FORGET_AFTER_MS: u64 = 3_600_000;
 
@@ -35,12 +35,12 @@ impl Outbound {
         sent.counter
     }
 
-    /// Destinations whose last number is due to be repeated.
-    pub(crate) fn repeats(&mut self, now_ms: u64) -> Vec<(GatewayId, u64)> {
+    /// Destinations whose last number, sent so long ago, is not repeated yet.
+    pub(crate) fn repeats(&mut self, now_ms: u64, after_ms: u64) -> Vec<(GatewayId, u64)> {
         self.destinations.retain(|_, sent| now_ms.saturating_sub(sent.at_ms) < FORGET_AFTER_MS);
         let mut due = Vec::new();
         for (gateway, sent) in &mut self.destinations {
-            if !sent.repeated && now_ms.saturating_sub(sent.at_ms) >= REPEAT_AFTER_MS {
+            if !sent.repeated && now_ms.saturating_sub(sent.at_ms) >= after_ms {
                 sent.repeated = true;
                 due.push((gateway.clone(), sent.counter));
             }
@@ -103,10 +103,10 @@ mod tests {
         let second = out.next(&b, 10);
         assert_eq!(inbound.observe(&a, 7, second, true, 10), Continuity::Whole);
         let _lost = out.next(&b, 20);
-        assert!(out.repeats(500).is_empty(), "too soon");
-        let repeats = out.repeats(1_100);
+        assert!(out.repeats(500, REPEAT_AFTER_MS).is_empty(), "too soon");
+        let repeats = out.repeats(1_100, REPEAT_AFTER_MS);
         assert_eq!(repeats, [(b.clone(), 3)]);
-        assert!(out.repeats(5_000).is_empty(), "once");
+        assert!(out.repeats(5_000, REPEAT_AFTER_MS).is_empty(), "once");
         assert_eq!(inbound.observe(&a, 7, 3, false, 1_100), Continuity::Hole);
         assert_eq!(inbound.observe(&a, 7, out.next(&b, 1_200), true, 1_200), Continuity::Whole);
         assert_eq!(inbound.observe(&a, 8, 1, true, 1_300), Continuity::NewSource);

@@ -65,6 +65,14 @@ impl Bus {
         }
         queued
     }
+
+    /// Waits until everything queued so far is published, and tells each
+    /// destination the last number once more.
+    pub(crate) async fn flush(&self) {
+        if let Self::Redis(bus) = self {
+            bus.flush().await;
+        }
+    }
 }
 
 /// Whether `message` is for this gateway, counting why not.

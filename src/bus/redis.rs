@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use redis::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::counter::{Continuity, Inbound, Outbound};
+use super::counter::{Continuity, Inbound, Outbound, REPEAT_AFTER_MS};
 use super::{BUS_VERSION, Destination, Receiver, accepts};
 use crate::redis::{Client, Keys, Link};
 use crate::task::spawn_core;
@@ -38,7 +38,7 @@ const MAX_BACKOFF_MS: u64 = 1_000;
 /// One gateway on the bus.
 #[derive(Debug)]
 pub(crate) struct RedisBus {
-    queue: mpsc::Sender<(Destination, BusItem)>,
+    queue: mpsc::Sender<Work>,
     subscribed: watch::Receiver<u64>,
 }
 
@@ -81,8 +81,23 @@ impl RedisBus {
     }
 
     pub(super) fn publish(&self, to: Destination, item: BusItem) -> bool {
-        self.queue.try_send((to, item)).is_ok()
+        self.queue.try_send(Work::Item(to, item)).is_ok()
     }
+
+    pub(super) async fn flush(&self) {
+        let (done, all) = oneshot::channel();
+        if self.queue.send(Work::Flush(done)).await.is_ok() {
+            let _ = all.await;
+        }
+    }
+}
+
+/// What the publisher is given.
+#[derive(Debug)]
+enum Work {
+    Item(Destination, BusItem),
+    /// Somebody waits until all before it is published.
+    Flush(oneshot::Sender<()>),
 }
 
 struct Publisher {
@@ -93,20 +108,34 @@ struct Publisher {
 }
 
 impl Publisher {
-    async fn run(mut self, mut items: mpsc::Receiver<(Destination, BusItem)>) {
+    async fn run(mut self, mut work: mpsc::Receiver<Work>) {
         let mut repeat = interval(Duration::from_secs(1));
         repeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             // Both arms are cancel-safe: recv_many takes nothing when dropped.
             tokio::select! {
-                taken = items.recv_many(&mut batch, BATCH) => {
+                taken = work.recv_many(&mut batch, BATCH) => {
                     if taken == 0 {
                         return;
                     }
-                    self.publish(batch.drain(..)).await;
+                    let mut items = Vec::with_capacity(taken);
+                    let mut waiting = Vec::new();
+                    for work in batch.drain(..) {
+                        match work {
+                            Work::Item(to, item) => items.push((to, item)),
+                            Work::Flush(done) => waiting.push(done),
+                        }
+                    }
+                    self.publish(items.into_iter()).await;
+                    if !waiting.is_empty() {
+                        self.repeat(0).await;
+                    }
+                    for done in waiting {
+                        let _ = done.send(());
+                    }
                 }
-                _ = repeat.tick() => self.repeat().await,
+                _ = repeat.tick() => self.repeat(REPEAT_AFTER_MS).await,
             }
         }
     }
@@ -146,8 +175,9 @@ impl Publisher {
         self.command(to, counter, items)
     }
 
-    async fn repeat(&mut self) {
-        let due = self.counters.repeats(monotonic_ms());
+    /// Repeats the last number to whom nothing was sent for so long.
+    async fn repeat(&mut self, after_ms: u64) {
+        let due = self.counters.repeats(monotonic_ms(), after_ms);
         let of = |(gateway, counter): (GatewayId, u64)| {
             let to = Destination { gateway, epoch: crate::types::Epoch(0) };
             self.command(&to, counter, Vec::new())

@@ -135,6 +135,7 @@ impl Gateway {
             heartbeat: self.config.heartbeat,
             gateway: self.data.own.id.clone(),
             arrivals: arrivals_in,
+            stopping: self.stop.child_token(),
             last_conn: AtomicU64::new(0),
         });
         let rhythm = Rhythm { heartbeat: self.config.heartbeat, route_refresh: self.config.route_refresh };

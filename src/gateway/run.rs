@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -82,10 +83,12 @@ impl Gateway {
             &stop,
             wheel::turn(Arc::clone(&pipeline), arrivals, rhythm, admin.recorder.clone()),
         );
-        let most = config.limits.max_connections.min(Semaphore::MAX_PERMITS);
+        let most = config.limits.max_connections.min(descriptors()).min(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(most));
         let parting = Parting { hub: Arc::clone(&hub), permits: Arc::clone(&permits), most };
-        let accepting = stop.child_token();
+        let accepting = context.stopping.clone();
+        // The wheel turns as long as somebody may hand it connections.
+        let kept_context = Arc::clone(&context);
         let accept =
             tokio::spawn(net::accept(listener, permits, accepting.clone(), move |stream, peer, permit| {
                 tokio::spawn(session::establish(Arc::clone(&context), stream, peer, permit));
@@ -133,10 +136,19 @@ impl Gateway {
             }
         }
         stop.cancel();
+        drop(kept_context);
         data.withdraw();
         info!(?exit, "ended");
         Ok(exit)
     }
+}
+
+/// Connections that leave the process the descriptors it needs itself, so
+/// that the one too many gets 503 and probes are still answered.
+fn descriptors() -> usize {
+    const OWN: u64 = 64;
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
+    usize::try_from(soft.saturating_sub(OWN).max(1)).unwrap_or(usize::MAX)
 }
 
 /// The end of all connections.
@@ -166,6 +178,8 @@ impl Parting {
 }
 
 async fn give_back(pipeline: &Pipeline, lease: Option<Lease>) {
+    // What was stored is delivered; then nobody is here any more.
+    pipeline.drained().await;
     pipeline.departed().await;
     if let Some(lease) = lease {
         // A failure leaves it to run out.

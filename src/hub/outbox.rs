@@ -103,8 +103,11 @@ impl Outbox {
         }
         // Half the room is kept from frames that were never promised.
         let share = if frame.class == Class::Ephemeral { 2 } else { 1 };
-        let full =
-            state.bytes.saturating_add(size) > limits.bytes / share || state.frames >= limits.frames / share;
+        // One frame always fits: what a client asked for must not end it. For
+        // the same reason answers are bounded in bytes alone.
+        let many = frame.class != Class::Control && state.frames >= limits.frames / share;
+        let too_much = many || state.bytes.saturating_add(size) > limits.bytes / share;
+        let full = too_much && state.frames > 0;
         if full && frame.class == Class::Ephemeral {
             drop(state);
             metrics().dropped_ephemeral.increment(1);
@@ -227,9 +230,10 @@ mod tests {
 
         let outbox = Outbox::default();
         for _ in 0..4 {
-            assert!(outbox.push(frame(Class::Control, 1), LIMITS));
+            assert!(outbox.push(frame(Class::Push, 1), LIMITS));
         }
-        assert!(!outbox.push(frame(Class::Control, 1), LIMITS), "too many frames");
+        assert!(outbox.push(frame(Class::Control, 1), LIMITS), "an answer counts its bytes only");
+        assert!(!outbox.push(frame(Class::Push, 1), LIMITS), "too many frames");
     }
 
     #[test]

@@ -1,15 +1,20 @@
 //! The map user → devices → peer.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use parking_lot::Mutex;
 
 use super::outbox::{Frame, OutboxLimits};
 use super::peer::Peer;
 use crate::telemetry::metrics;
-use crate::types::{DeviceId, UserId};
+use crate::types::{ConnId, DeviceId, UserId, monotonic_ms};
+
+/// How long a bind and its registration can be apart.
+const CONDEMNED_MS: u64 = 30_000;
 
 /// The devices of one user here; almost always one.
 #[derive(Debug, Clone)]
@@ -65,6 +70,9 @@ pub(crate) struct Hub {
     users: DashMap<UserId, Devices, foldhash::fast::RandomState>,
     connections: AtomicUsize,
     limits: OutboxLimits,
+    /// Connections that were replaced before they were registered, and when,
+    /// monotonic ms: their bind is known elsewhere sooner than here.
+    condemned: Mutex<HashMap<ConnId, u64>>,
 }
 
 impl Hub {
@@ -73,7 +81,7 @@ impl Hub {
     pub(crate) fn new(limits: OutboxLimits) -> Self {
         let shards = 128;
         let users = DashMap::with_hasher_and_shard_amount(foldhash::fast::RandomState::default(), shards);
-        Self { users, connections: AtomicUsize::new(0), limits }
+        Self { users, connections: AtomicUsize::new(0), limits, condemned: Mutex::default() }
     }
 
     /// Live connections.
@@ -138,6 +146,19 @@ impl Hub {
         if removed {
             self.count(-1);
         }
+    }
+
+    /// Remembers for a while that this connection is to end as replaced.
+    pub(crate) fn condemn(&self, conn: ConnId) {
+        let now = monotonic_ms();
+        let mut condemned = self.condemned.lock();
+        condemned.retain(|_, at| now.saturating_sub(*at) < CONDEMNED_MS);
+        condemned.insert(conn, now);
+    }
+
+    /// Whether it was, which is then forgotten.
+    pub(crate) fn take_condemned(&self, conn: ConnId) -> bool {
+        self.condemned.lock().remove(&conn).is_some()
     }
 
     /// Whether a user has a connection here.
@@ -214,7 +235,6 @@ fn newer(a: &Peer, b: &Peer) -> bool {
 mod tests {
     use super::super::peer::PeerIdentity;
     use super::*;
-    use crate::types::ConnId;
 
     fn peer(conn: u64, user: i64, device: &str, bound: u64) -> Arc<Peer> {
         let identity = PeerIdentity {

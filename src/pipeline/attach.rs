@@ -52,6 +52,10 @@ impl Pipeline {
                 peer.outbox.end(Ending::of(CloseReason::Replaced));
             }
         }
+        if ports.hub.take_condemned(peer.identity.conn) {
+            // The device was bound anew elsewhere since our own bind.
+            peer.outbox.end(Ending::of(CloseReason::Replaced));
+        }
         if let Some(seat) = replaced.filter(|seat| seat.gateway != ports.own) {
             ports.kick_replaced(user, &device, &seat);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Ports;
 use crate::hub::{Ending, Hub, Peer};
 use crate::route::{RouteError, Seat};
-use crate::types::{CloseReason, DeviceId, UserId};
+use crate::types::{CloseReason, ConnId, DeviceId, UserId};
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{KickOrder, KickReason};
 
@@ -40,9 +40,18 @@ pub(super) fn obey(hub: &Hub, order: &KickOrder) -> usize {
             && (order.conn_id == 0 || identity.conn.0 == order.conn_id)
             && (order.bound_at_most == 0 || peer.bound() <= order.bound_at_most)
     };
-    let ending =
-        ending(KickReason::try_from(order.reason).unwrap_or(KickReason::Unspecified), order.may_reconnect);
-    hub.peers(user).iter().filter(meant).filter(|peer| peer.outbox.end(ending)).count()
+    let named = (order.conn_id != 0).then_some(ConnId(order.conn_id));
+    if let Some(conn) = named {
+        // First, so that a connection registered right now sees it.
+        hub.condemn(conn);
+    }
+    let reason = KickReason::try_from(order.reason).unwrap_or(KickReason::Unspecified);
+    let ending = ending(reason, order.may_reconnect);
+    let found = hub.peers(user).iter().filter(meant).filter(|peer| peer.outbox.end(ending)).count();
+    if let Some(conn) = named.filter(|_| found > 0) {
+        hub.take_condemned(conn);
+    }
+    found
 }
 
 impl Ports {
@@ -84,5 +93,22 @@ impl Ports {
         } else {
             self.publish(&seat.gateway, Item::Kick(order));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::OutboxLimits;
+
+    #[test]
+    fn an_order_that_comes_before_its_connection_is_kept_for_it() {
+        let hub = Hub::new(OutboxLimits { bytes: 1, frames: 1 });
+        let order =
+            KickOrder { user_id: 1, conn_id: 7, reason: KickReason::Replaced.into(), ..KickOrder::default() };
+        assert_eq!(obey(&hub, &order), 0);
+        assert!(!hub.take_condemned(ConnId(8)));
+        assert!(hub.take_condemned(ConnId(7)));
+        assert!(!hub.take_condemned(ConnId(7)), "once");
     }
 }

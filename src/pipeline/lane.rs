@@ -10,11 +10,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::send::{Origin, SendOutcome, SendRequest};
+use super::send::{Origin, SendOutcome, SendRequest, Work};
 use super::{Outgoing, Ports};
 use crate::hub::Class;
 use crate::store::{Append, Appended, StoreError};
@@ -37,10 +37,15 @@ const BATCH: usize = 256;
 const MAX_UNCONFIRMED: usize = 10_000;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> Vec<mpsc::Sender<SendRequest>> {
+pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> Vec<mpsc::Sender<Work>> {
     let start = |_| {
-        let (sender, requests) = mpsc::channel(LANE_QUEUE);
-        let lane = Lane { ports: Arc::clone(ports), requests, unconfirmed: Unconfirmed::default() };
+        let (sender, work) = mpsc::channel(LANE_QUEUE);
+        let lane = Lane {
+            ports: Arc::clone(ports),
+            work,
+            barriers: Vec::new(),
+            unconfirmed: Unconfirmed::default(),
+        };
         spawn_core("lane", stop, lane.run());
         sender
     };
@@ -55,7 +60,9 @@ struct Pending {
 
 struct Lane {
     ports: Arc<Ports>,
-    requests: mpsc::Receiver<SendRequest>,
+    work: mpsc::Receiver<Work>,
+    /// Barriers met; passed once what was before them is done.
+    barriers: Vec<oneshot::Sender<()>>,
     unconfirmed: Unconfirmed,
 }
 
@@ -85,9 +92,18 @@ impl Unconfirmed {
 impl Lane {
     async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
-        while self.requests.recv_many(&mut batch, BATCH).await > 0 {
-            let pending = batch.drain(..).map(|request| self.prepare(request)).collect();
+        while self.work.recv_many(&mut batch, BATCH).await > 0 {
+            let mut pending = Vec::with_capacity(batch.len());
+            for work in batch.drain(..) {
+                match work {
+                    Work::Send(request) => pending.push(self.prepare(request)),
+                    Work::Barrier(done) => self.barriers.push(done),
+                }
+            }
             self.work_off(pending).await;
+            for done in self.barriers.drain(..) {
+                let _ = done.send(());
+            }
         }
     }
 
@@ -193,11 +209,13 @@ impl Lane {
         if overdue.is_empty() {
             return left;
         }
-        while let Ok(request) = self.requests.try_recv() {
-            if overdue.contains(&request.order_key()) {
-                request.retry_later(Refusal::RetryLater);
-            } else {
-                left.push(self.prepare(request));
+        while let Ok(work) = self.work.try_recv() {
+            match work {
+                Work::Send(request) if overdue.contains(&request.order_key()) => {
+                    request.retry_later(Refusal::RetryLater);
+                }
+                Work::Send(request) => left.push(self.prepare(request)),
+                Work::Barrier(done) => self.barriers.push(done),
             }
         }
         left

@@ -65,7 +65,7 @@ pub(crate) struct Ports {
 #[derive(Debug)]
 pub(crate) struct Pipeline {
     ports: Arc<Ports>,
-    lanes: Vec<mpsc::Sender<SendRequest>>,
+    lanes: Vec<mpsc::Sender<send::Work>>,
     /// Bytes that sends waiting for the store may hold.
     send_room: Arc<Semaphore>,
     relays: mpsc::Sender<Relay>,

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outgoing, Pipeline, Ports};
 use crate::hub::{Class, Frame, Peer};
+use crate::store::StoreError;
 use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::{ConversationId, UserId};
@@ -58,14 +59,22 @@ pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sende
 async fn run(ports: Arc<Ports>, mut relays: mpsc::Receiver<Relay>) {
     let mut batch = Vec::with_capacity(BATCH);
     while relays.recv_many(&mut batch, BATCH).await > 0 {
+        let mut known = ports.partners(&batch).await;
         let mut outgoing = Vec::with_capacity(batch.len());
         for relay in batch.drain(..) {
-            let users = match relay.to {
-                RelayTo::Peer(user) => vec![user],
-                RelayTo::Partners(ref users) => ports.partners(relay.from.identity.user, users).await,
+            let users = match (&relay.to, &mut known) {
+                (RelayTo::Peer(user), _) => vec![*user],
+                (RelayTo::Partners(users), Ok(known)) => {
+                    let known = known.by_ref().take(users.len());
+                    known.zip(users).filter_map(|(known, user)| known.then_some(*user)).collect()
+                }
+                (RelayTo::Partners(_), Err(_)) => {
+                    refuse(&relay, ErrorCode::RetryLater, "the store does not answer");
+                    continue;
+                }
             };
             if users.is_empty() {
-                refuse(&relay);
+                refuse(&relay, ErrorCode::Forbidden, "toUserIds: none of them has a conversation with you");
                 continue;
             }
             let kind = FrameKind::Ephemeral;
@@ -83,21 +92,27 @@ async fn run(ports: Arc<Ports>, mut relays: mpsc::Receiver<Relay>) {
     }
 }
 
-fn refuse(relay: &Relay) {
-    let mut error = error(ErrorCode::Forbidden, "toUserIds: none of them has a conversation with you");
+fn refuse(relay: &Relay, code: ErrorCode, message: &str) {
+    let mut error = error(code, message);
     error.ref_request_id.clone_from(&relay.request_id);
     let bytes = encode(&reply("", Payload::Error(error)));
     relay.from.answer(Frame::control(bytes, FrameKind::Other));
 }
 
 impl Ports {
-    /// Those of `users` that have a conversation with `user`; none while the
-    /// store is away.
-    async fn partners(&self, user: UserId, users: &[UserId]) -> Vec<UserId> {
-        let others: Vec<UserId> = users.iter().copied().filter(|other| *other != user).collect();
-        let conversations: Vec<_> =
-            others.iter().map(|other| ConversationId::between(user, *other)).collect();
-        let known = self.store.known(&conversations).await.unwrap_or_default();
-        others.into_iter().zip(known).filter_map(|(other, known)| known.then_some(other)).collect()
+    /// For every addressee of the batch, in order, whether it has a
+    /// conversation with the sender: one round trip.
+    async fn partners(&self, batch: &[Relay]) -> Result<std::vec::IntoIter<bool>, StoreError> {
+        let mut pairs = Vec::new();
+        for relay in batch {
+            if let RelayTo::Partners(users) = &relay.to {
+                let from = relay.from.identity.user;
+                pairs.extend(users.iter().map(|user| ConversationId::between(from, *user)));
+            }
+        }
+        if pairs.is_empty() {
+            return Ok(Vec::new().into_iter());
+        }
+        Ok(self.store.known(&pairs).await?.into_iter())
     }
 }

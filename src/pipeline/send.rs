@@ -85,7 +85,11 @@ impl SendRequest {
 
     /// Answers that it may be tried again.
     pub(super) fn retry_later(self, why: Refusal) {
-        let mut error = error(ErrorCode::RetryLater, "the store did not confirm in time");
+        let message = match why {
+            Refusal::QueueFull => "too many messages are waiting for the store",
+            _ => "the store did not confirm in time",
+        };
+        let mut error = error(ErrorCode::RetryLater, message);
         error.retry_after_ms = RETRY_AFTER_MS;
         self.refuse(why, error);
     }
@@ -127,7 +131,28 @@ pub(crate) fn failed(client_msg_id: String, conversation_id: String, mut error: 
     }
 }
 
+/// What a lane is given.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "barriers are rare; a box for each send is not")]
+pub(super) enum Work {
+    Send(SendRequest),
+    /// Somebody waits until all before it is done.
+    Barrier(oneshot::Sender<()>),
+}
+
 impl Pipeline {
+    /// Waits until every send queued so far is answered and delivered, and
+    /// every item for other gateways is published.
+    pub(crate) async fn drained(&self) {
+        for lane in &self.lanes {
+            let (done, all) = oneshot::channel();
+            if lane.send(Work::Barrier(done)).await.is_ok() {
+                let _ = all.await;
+            }
+        }
+        self.ports.bus.flush().await;
+    }
+
     /// Queues a send. Without room it is answered with RETRY_LATER at once,
     /// and so are those behind it from the same connection.
     pub(crate) fn send(&self, mut request: SendRequest) {
@@ -139,7 +164,12 @@ impl Pipeline {
             % u64::try_from(self.lanes.len()).unwrap_or(1);
         let lane = usize::try_from(lane).ok().and_then(|lane| self.lanes.get(lane));
         let turned_away = match lane.filter(|_| !shedding && request.room.is_some()) {
-            Some(lane) => lane.try_send(request).err().map(mpsc::error::TrySendError::into_inner),
+            Some(lane) => {
+                match lane.try_send(Work::Send(request)).map_err(mpsc::error::TrySendError::into_inner) {
+                    Err(Work::Send(request)) => Some(request),
+                    Ok(()) | Err(Work::Barrier(_)) => None,
+                }
+            }
             None => Some(request),
         };
         if let Some(request) = turned_away {

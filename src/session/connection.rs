@@ -92,6 +92,12 @@ impl Connection {
         self.closing = receiver.closing;
     }
 
+    /// Takes a Close that came while the client was identified.
+    pub(super) fn accept_close(&mut self, code: Option<u16>) {
+        self.closing.get_or_insert_with(|| Closing::echo(code));
+        self.peer.outbox.end(Ending::of(CloseReason::PeerClosed));
+    }
+
     /// Takes bytes that came with the upgrade request.
     pub(super) fn accept_bytes(&mut self, bytes: &mut [u8]) {
         let Self { inbound, context, peer, bucket, closing, .. } = self;

@@ -13,7 +13,7 @@ use crate::wire::pb::{
     Ack, AckStatus, Custom, Envelope, Error, ErrorCode, Header, Heartbeat, HeartbeatAck, Receipt,
     SendMessageReq, Typing,
 };
-use crate::wire::{HEARTBEAT_ECHO, Payload, decode, encode, error, reply};
+use crate::wire::{Payload, decode, encode, error, reply};
 
 /// Longest topic of a custom payload, bytes.
 const MAX_TOPIC: usize = 256;
@@ -24,14 +24,9 @@ const MAX_ADDRESSEES: usize = 256;
 pub(super) type Fatal = (CloseReason, String);
 
 impl Context {
-    /// Takes one frame; empty = heartbeat. Whatever is refused is answered;
+    /// Takes one frame that is no heartbeat. Whatever is refused is answered;
     /// only bytes that are no envelope end the connection.
     pub(super) fn take_frame(&self, peer: &Arc<Peer>, frame: &[u8]) -> Result<(), Fatal> {
-        if frame.is_empty() {
-            metrics().count_in(FrameKind::Heartbeat);
-            peer.answer(Frame::control(HEARTBEAT_ECHO, FrameKind::Heartbeat));
-            return Ok(());
-        }
         let envelope = decode(frame)
             .map_err(|error| (CloseReason::InvalidPayload, format!("broken envelope: {error}")))?;
         let trace_id = envelope.header.map(|header| header.trace_id).unwrap_or_default();
@@ -161,7 +156,12 @@ impl Context {
             ("", Ok(users)) if users.is_empty() => {
                 return refuse("custom needs a conversationId or toUserIds");
             }
-            ("", Ok(users)) => RelayTo::Partners(users),
+            ("", Ok(mut users)) => {
+                users.sort_unstable();
+                users.dedup();
+                users.retain(|addressee| *addressee != user);
+                RelayTo::Partners(users)
+            }
             (id, Ok(users)) => {
                 let (_, other) = membership(id, user)?;
                 if users.iter().any(|addressee| *addressee != other) {

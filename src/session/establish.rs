@@ -36,7 +36,10 @@ pub(crate) async fn establish(
     permit: OwnedSemaphorePermit,
 ) {
     let started = Instant::now();
-    let shaken = timeout(context.limits.handshake, shake(&context, &mut stream)).await;
+    let shaken = tokio::select! {
+        shaken = timeout(context.limits.handshake, shake(&context, &mut stream)) => shaken,
+        () = context.stopping.cancelled() => return refuse(stream, &Refusal::stopping()).await,
+    };
     let shaken = match shaken {
         Ok(Ok(shaken)) => shaken,
         Ok(Err(HandshakeError::Refused(refusal))) => {
@@ -56,13 +59,27 @@ pub(crate) async fn establish(
             return refuse(stream, &Refusal::timeout()).await;
         }
     };
-    match name(&context, &mut stream, shaken).await {
+    let named = tokio::select! {
+        named = name(&context, &mut stream, shaken) => named,
+        () = context.stopping.cancelled() => Err((CloseReason::Shutdown, String::new())),
+    };
+    match named {
+        // Whoever is attached from here on is asked to leave like all others.
+        Ok(_) if context.stopping.is_cancelled() => {
+            part(stream, CloseReason::Shutdown, CloseReason::Shutdown.row().text).await;
+        }
         Ok((identity, opening)) => run(context, stream, from, identity, opening, permit, started).await,
         Err((reason, text)) => {
-            metrics().handshake_unauthenticated.increment(1);
-            metrics().count_closed(reason);
+            let m = metrics();
+            match reason {
+                CloseReason::Unauthenticated => &m.handshake_unauthenticated,
+                _ => &m.handshake_error,
+            }
+            .increment(1);
+            m.count_closed(reason);
             debug!(%from, reason = reason.row().label, "not identified");
-            part(stream, reason, &text).await;
+            let text = if text.is_empty() { reason.row().text } else { &text };
+            part(stream, reason, text).await;
         }
     }
 }
@@ -109,13 +126,14 @@ async fn name(
         } else {
             opening.early = early;
         }
-        return Ok((identity, opening));
+        return goes_on(stream, opening).await.map(|opening| (identity, opening));
     }
     let unauthenticated = |text: &str| (CloseReason::Unauthenticated, text.to_owned());
     match timeout(IDENTIFY, read_opening(stream, &mut opening, early, max_message)).await {
         Ok(read) => read?,
         Err(_) => return Err(unauthenticated("no identify in time")),
     }
+    let opening = goes_on(stream, opening).await?;
     let Some(identify) = &opening.identify else {
         return Err(unauthenticated("the first frame must be identify"));
     };
@@ -130,6 +148,19 @@ async fn name(
             let _ = stream.write_all(&encode(&reply("", Payload::Error(error)))).await;
             Err((CloseReason::Unauthenticated, text))
         }
+    }
+}
+
+/// A client that said nothing but goodbye is answered and gone; one that said
+/// something first is served, and the goodbye comes last.
+async fn goes_on(stream: &mut TcpStream, opening: Opening) -> Result<Opening, Fatal> {
+    match opening.close {
+        Some(code) if opening.identify.is_none() && opening.backlog.is_empty() => {
+            // It leaves: whether it reads this is its own affair.
+            let _ = stream.write_all(&close_frame(code.unwrap_or(1000), "")).await;
+            Err((CloseReason::PeerGone, String::new()))
+        }
+        _ => Ok(opening),
     }
 }
 
@@ -165,6 +196,9 @@ async fn run(
         Connection::new(stream, Arc::clone(&peer), Arc::clone(&context), opening.inbound, rate, permit);
     for message in opening.backlog {
         connection.accept(&message);
+    }
+    if let Some(code) = opening.close {
+        connection.accept_close(code);
     }
     if !opening.early.is_empty() {
         connection.accept_bytes(&mut opening.early);

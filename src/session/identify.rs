@@ -21,8 +21,9 @@ pub(super) struct Opening {
     pub(super) inbound: Inbound,
     /// Bytes nobody has looked at.
     pub(super) early: Vec<u8>,
+    /// The peer's Close, and its code.
+    pub(super) close: Option<Option<u16>>,
     answers: Vec<u8>,
-    ended: bool,
 }
 
 /// Reads until the first frame that is no heartbeat. It is either the
@@ -40,10 +41,7 @@ pub(super) async fn read_opening(
             let answers = std::mem::take(&mut opening.answers);
             stream.write_all(&answers).await.map_err(|_| gone())?;
         }
-        if opening.ended {
-            return Err((CloseReason::PeerClosed, String::new()));
-        }
-        if opening.identify.is_some() || !opening.backlog.is_empty() {
+        if opening.identify.is_some() || !opening.backlog.is_empty() || opening.close.is_some() {
             return Ok(());
         }
         chunk.clear();
@@ -81,7 +79,7 @@ impl Opening {
         match event {
             Event::Ping(payload) => self.answers.extend_from_slice(&pong_frame(payload)),
             Event::Pong => {}
-            Event::Close(_) => self.ended = true,
+            Event::Close(code) => self.close = Some(code),
             Event::Message(message) if self.identify.is_some() || !self.backlog.is_empty() => {
                 self.backlog.push(message.to_vec());
             }

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use establish::establish;
 pub(crate) use liveness::{Look, look_at};
@@ -54,6 +55,8 @@ pub(crate) struct Context {
     pub gateway: GatewayId,
     /// Hands new connections to the timer wheel.
     pub arrivals: mpsc::Sender<Arc<Peer>>,
+    /// Pulled when the gateway takes no more clients.
+    pub stopping: CancellationToken,
     /// The last connection id given.
     pub last_conn: AtomicU64,
 }

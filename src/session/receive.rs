@@ -9,7 +9,7 @@ use super::closing::Closing;
 use crate::hub::{Frame, Peer};
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::{CloseReason, monotonic_ms};
-use crate::wire::{Event, Frames, pong_frame};
+use crate::wire::{Event, Frames, heartbeat_echo, pong_frame};
 
 /// Takes whole WebSocket messages apart.
 pub(super) struct Receiver<'a> {
@@ -34,8 +34,13 @@ impl<'a> Receiver<'a> {
         match event {
             Event::Message(message) => {
                 self.whole = true;
+                let mut beats = 0;
                 for frame in Frames::new(message) {
                     let taken = match frame {
+                        Ok([]) => {
+                            beats += 1;
+                            Ok(())
+                        }
                         Ok(frame) => self.context.take_frame(self.peer, frame),
                         Err(error) => Err((CloseReason::InvalidPayload, error.to_string())),
                     };
@@ -44,6 +49,7 @@ impl<'a> Receiver<'a> {
                     }
                     self.charge()?;
                 }
+                self.echo(beats);
                 ControlFlow::Continue(())
             }
             Event::Ping(payload) => {
@@ -54,6 +60,14 @@ impl<'a> Receiver<'a> {
             }
             Event::Pong => self.charge(),
             Event::Close(code) => self.close(Closing::echo(code)),
+        }
+    }
+
+    /// Heartbeats of one message are echoed in one message.
+    fn echo(&self, beats: usize) {
+        if beats > 0 {
+            metrics().frames_in_many(FrameKind::Heartbeat, beats);
+            self.peer.answer(Frame::control(heartbeat_echo(beats), FrameKind::Heartbeat));
         }
     }
 

@@ -347,6 +347,11 @@ impl Metrics {
         }
     }
 
+    /// Counts frames of one kind that came in.
+    pub(crate) fn frames_in_many(&self, kind: FrameKind, n: usize) {
+        count(&self.frames_in, kind, u64::try_from(n).unwrap_or(u64::MAX));
+    }
+
     /// Counts a frame that came in.
     pub(crate) fn count_in(&self, kind: FrameKind) {
         count(&self.frames_in, kind, 1);

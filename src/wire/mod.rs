@@ -23,4 +23,4 @@ pub use frame::{FrameError, Frames};
 pub use inbound::{Event, Inbound};
 pub use varint::{VarintError, decode_varint, encode_varint};
 pub use websocket::{HEARTBEAT_ECHO, Header, OpCode, Violation, parse_header, unmask};
-pub(crate) use websocket::{close_frame, pong_frame};
+pub(crate) use websocket::{close_frame, heartbeat_echo, pong_frame};

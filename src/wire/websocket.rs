@@ -188,6 +188,18 @@ pub(crate) fn encode_header(opcode: OpCode, length: usize, out: &mut impl BufMut
     }
 }
 
+/// The finished message that echoes `beats` heartbeats.
+#[must_use]
+pub(crate) fn heartbeat_echo(beats: usize) -> Bytes {
+    if beats == 1 {
+        return HEARTBEAT_ECHO;
+    }
+    let mut out = BytesMut::with_capacity(MAX_HEADER + beats);
+    encode_header(OpCode::Binary, beats, &mut out);
+    out.put_bytes(0, beats);
+    out.freeze()
+}
+
 /// A Close frame; `text` is cut to what a control frame holds.
 #[must_use]
 pub(crate) fn close_frame(code: u16, text: &str) -> Bytes {

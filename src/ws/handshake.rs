@@ -47,6 +47,13 @@ impl Refusal {
         Self::new("408 Request Timeout", "the upgrade request did not come in time")
     }
 
+    /// The gateway takes no more clients.
+    #[must_use]
+    pub(crate) fn stopping() -> Self {
+        let header = Some("Retry-After: 1");
+        Self { header, ..Self::new("503 Service Unavailable", "the gateway is stopping") }
+    }
+
     /// The response as bytes.
     #[must_use]
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

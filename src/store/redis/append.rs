@@ -22,8 +22,9 @@ const TOUCHES: usize = 100_000;
 struct Group<'a> {
     conversation: &'a ConversationId,
     members: Vec<usize>,
-    /// Where its call stands in the pipeline.
+    /// Where its call stands in the pipeline; its touches stand before it.
     command: usize,
+    touches: usize,
 }
 
 impl RedisStore {
@@ -39,16 +40,17 @@ impl RedisStore {
                         conversation: &append.conversation,
                         members: vec![index],
                         command: 0,
+                        touches: 0,
                     });
                 }
             }
         }
         let mut commands = Vec::with_capacity(groups.len());
-        let mut touched = Vec::new();
         for group in &mut groups {
             if self.due(group.conversation) {
-                commands.extend(self.touch(group.conversation));
-                touched.push(group.conversation.clone());
+                let touches = self.touch(group.conversation);
+                group.touches = touches.len();
+                commands.extend(touches);
             }
             group.command = commands.len();
             commands.push(self.append_call(group, batch, &replid));
@@ -56,8 +58,14 @@ impl RedisStore {
         let Ok(replies) = self.client.pipeline(commands).await else { return outcomes };
         let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
         for group in groups {
-            let reply = replies.get_mut(group.command).and_then(Option::take);
-            let appended = reply.map_or(Err(StoreError::Unavailable), parse_appended);
+            let mut take = |index: usize| replies.get_mut(index).and_then(Option::take);
+            let touched = (group.command - group.touches..group.command).all(|index| is_done(take(index)));
+            let mut appended = take(group.command).map_or(Err(StoreError::Unavailable), parse_appended);
+            if !self.is_indexed(&group, touched, &appended).await {
+                // Stored, but where nobody looks: not answered until it is
+                // found. Tried again, it is a duplicate of itself.
+                appended = Err(StoreError::Unavailable);
+            }
             for (place, &index) in group.members.iter().enumerate() {
                 let outcome = match &appended {
                     Ok(all) => all.get(place).cloned().ok_or(StoreError::Unavailable),
@@ -68,12 +76,34 @@ impl RedisStore {
                 }
             }
         }
-        // What is left are the touches; forgotten if one failed, since
-        // touching again costs nothing.
-        if replies.into_iter().flatten().all(|reply| reply.and_then(Value::extract_error).is_ok()) {
-            self.remember(touched);
-        }
         outcomes
+    }
+
+    /// Whether both members' indexes name the conversation. A first message
+    /// of one that was touched lately means that a wipe came in between.
+    async fn is_indexed(
+        &self,
+        group: &Group<'_>,
+        touched: bool,
+        appended: &Result<Vec<Appended>, StoreError>,
+    ) -> bool {
+        if group.touches > 0 {
+            if touched {
+                self.remember(group.conversation.clone());
+            }
+            return touched;
+        }
+        let first = |appended: &Appended| matches!(appended, Appended::Stored { seq: 1, .. });
+        if !appended.as_ref().is_ok_and(|all| all.iter().any(first)) {
+            return true;
+        }
+        let replies = self.client.pipeline(self.touch(group.conversation)).await;
+        let indexed = replies.is_ok_and(|all| all.into_iter().all(|reply| is_done(Some(reply))));
+        if !indexed {
+            // The next try touches again.
+            self.touched.lock().remove(group.conversation);
+        }
+        indexed
     }
 
     fn append_call(&self, group: &Group<'_>, batch: &[&Append], replid: &str) -> redis::Cmd {
@@ -109,7 +139,7 @@ impl RedisStore {
         self.touched.lock().get(conversation).is_none_or(|at| at.elapsed() >= TOUCH_EVERY)
     }
 
-    fn remember(&self, conversations: Vec<ConversationId>) {
+    fn remember(&self, conversation: ConversationId) {
         let mut touched = self.touched.lock();
         if touched.len() >= TOUCHES {
             touched.retain(|_, at| at.elapsed() < TOUCH_EVERY);
@@ -117,13 +147,17 @@ impl RedisStore {
                 touched.clear();
             }
         }
-        touched.extend(conversations.into_iter().map(|conversation| (conversation, Instant::now())));
+        touched.insert(conversation, Instant::now());
     }
 
     /// After an outage nothing is known of what the indexes hold.
     pub(crate) fn forget_touches(&self) {
         *self.touched.lock() = std::collections::HashMap::new();
     }
+}
+
+fn is_done(reply: Option<RedisResult<Value>>) -> bool {
+    reply.is_some_and(|reply| reply.and_then(Value::extract_error).is_ok())
 }
 
 fn parse_appended(reply: RedisResult<Value>) -> Result<Vec<Appended>, StoreError> {
