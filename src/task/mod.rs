@@ -19,6 +19,8 @@ pub(crate) fn spawn_core(
         // A task of its own, so that a panic in it comes back as an error.
         let mut task = tokio::spawn(work);
         tokio::select! {
+            // First: once all stop, a task may well run out of work.
+            biased;
             () = stop.cancelled() => task.abort(),
             ended = &mut task => {
                 error!(task = name, outcome = ?ended, "a task the gateway lives by has ended; stopping");
