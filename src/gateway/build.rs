@@ -119,9 +119,12 @@ impl Gateway {
     pub(super) async fn assemble(&self) -> Result<Assembled, GatewayError> {
         let inbox = Arc::clone(&self.admin.inbox);
         let receiver: Receiver = Arc::new(move |source, item| inbox.receive(source, item));
-        let (ports, membership) = match (&self.admin.redis, &self.config.redis) {
-            (Some(client), Some(_)) => self.join(client, receiver).await?,
-            _ => (self.alone(receiver), None),
+        let (ports, membership) = match &self.admin.redis {
+            Some(client) => {
+                let (ports, joined, node) = self.join(client, receiver).await?;
+                (ports, Some((joined, node)))
+            }
+            None => (self.alone(receiver), None),
         };
         let ports = Arc::new(ports);
         let pipeline = Pipeline::start(Arc::clone(&ports), &self.stop);
@@ -152,11 +155,7 @@ impl Gateway {
         self.ports(routes, bus, Store::Memory(MemoryStore::new()), 0)
     }
 
-    async fn join(
-        &self,
-        client: &Client,
-        receiver: Receiver,
-    ) -> Result<(Ports, Option<(Joined, u16)>), GatewayError> {
+    async fn join(&self, client: &Client, receiver: Receiver) -> Result<(Ports, Joined, u16), GatewayError> {
         let own = self.data.own.clone();
         let lease = Lease::new(client.clone(), self.keys.clone(), own.id.clone(), own.epoch);
         let record = LeaseRecord {
@@ -186,8 +185,7 @@ impl Gateway {
         // The bus keeps trying; its end is the process's.
         let _ = subscribed.wait_for(|&generation| generation > 0).await;
         metrics().redis_up.set(1.0);
-        let store = RedisStore::new(client.clone(), self.keys.clone());
-        let store = Store::Redis(store);
+        let store = Store::Redis(RedisStore::new(client.clone(), self.keys.clone()));
         let level = store.level();
         if level < 2 {
             warn!(
@@ -200,7 +198,7 @@ impl Gateway {
         self.admin.leased.store(true, Ordering::Relaxed);
         let leased = Arc::clone(&self.admin.leased);
         let joined = Joined { client: client.clone(), lease, node: node_lease, record, subscribed, leased };
-        Ok((ports, Some((joined, node))))
+        Ok((ports, joined, node))
     }
 
     fn ports(&self, routes: Routes, bus: Bus, store: Store, node: u16) -> Ports {

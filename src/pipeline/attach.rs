@@ -96,20 +96,13 @@ impl Ports {
             Bound::Held { bound, replaced } => {
                 peer.set_bound(*bound);
                 if let Some(seat) = replaced {
-                    self.kick_replaced_other(peer, seat);
+                    self.kick_replaced(peer.identity.user, &peer.identity.device, seat);
                 }
             }
             Bound::Refused => {
                 peer.outbox.end(Ending::of(CloseReason::Replaced));
             }
             Bound::Broken => {}
-        }
-    }
-
-    fn kick_replaced_other(&self, peer: &Arc<Peer>, seat: &crate::route::Seat) {
-        // A seat of this gateway and this connection is itself.
-        if seat.gateway != self.own || seat.conn != peer.identity.conn {
-            self.kick_replaced(peer.identity.user, &peer.identity.device, seat);
         }
     }
 }

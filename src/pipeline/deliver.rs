@@ -77,17 +77,13 @@ impl Ports {
         users.sort_unstable();
         users.dedup();
         let patient = batch.iter().any(|outgoing| outgoing.class == Class::Push);
-        let Some(routes) = self.lookup(&users, patient).await else {
-            metrics().deliveries_lookup_failed.increment(u64::try_from(users.len()).unwrap_or(u64::MAX));
-            let mut reached = Reached::default();
-            for (outgoing, here) in batch.iter().zip(here) {
-                for (user, here) in outgoing.users.iter().zip(here) {
-                    reached.count(outgoing.is_present(*user), here, 0);
-                }
+        let routes: HashMap<UserId, Route> = match self.lookup(&users, patient).await {
+            Some(routes) => users.into_iter().zip(routes).collect(),
+            None => {
+                metrics().deliveries_lookup_failed.increment(u64::try_from(users.len()).unwrap_or(u64::MAX));
+                HashMap::new()
             }
-            return reached;
         };
-        let routes: HashMap<UserId, Route> = users.into_iter().zip(routes).collect();
         let mut reached = Reached::default();
         for (outgoing, here) in batch.iter().zip(here) {
             let elsewhere = self.deliver_elsewhere(outgoing, &routes);

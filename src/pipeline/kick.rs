@@ -38,7 +38,6 @@ pub(super) fn obey(hub: &Hub, order: &KickOrder) -> usize {
         let identity = &peer.identity;
         (order.device_id.is_empty() || identity.device.as_str() == order.device_id)
             && (order.conn_id == 0 || identity.conn.0 == order.conn_id)
-            && (order.bound_at_most == 0 || peer.bound() <= order.bound_at_most)
     };
     let named = (order.conn_id != 0).then_some(ConnId(order.conn_id));
     if let Some(conn) = named {

@@ -52,7 +52,7 @@ impl Pipeline {
         tokio::spawn(async move {
             let answer = match permit {
                 Ok(_permit) if among_few => ports.read(&peer, &pull).await,
-                _ => Err(busy()),
+                _ => Err(retry_later("too many reads at once")),
             };
             let payload = answer.unwrap_or_else(|mut error| {
                 error.ref_request_id = pull.request_id().to_owned();
@@ -64,28 +64,20 @@ impl Pipeline {
     }
 }
 
-fn busy() -> Error {
-    let mut error = error(ErrorCode::RetryLater, "too many reads at once");
-    error.retry_after_ms = 1_000;
-    error
+fn retry_later(message: &str) -> Error {
+    Error { retry_after_ms: 1_000, ..error(ErrorCode::RetryLater, message) }
 }
 
 impl From<StoreError> for Error {
     fn from(failure: StoreError) -> Self {
         match failure {
-            StoreError::Unavailable => busy_store(),
+            StoreError::Unavailable => retry_later("the store does not answer"),
             StoreError::Broken(why) => {
                 tracing::error!(why, "read failed");
                 error(ErrorCode::Internal, "the conversation could not be read")
             }
         }
     }
-}
-
-fn busy_store() -> Error {
-    let mut error = error(ErrorCode::RetryLater, "the store does not answer");
-    error.retry_after_ms = 1_000;
-    error
 }
 
 impl Ports {

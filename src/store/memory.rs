@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
-
 use prost::Message;
 
 use super::{Append, Appended, Conversations, Cursor, Page, Progress, Span, complete, position};

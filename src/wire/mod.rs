@@ -22,5 +22,7 @@ pub(crate) use envelope::{error, frame_encoded};
 pub use frame::{FrameError, Frames};
 pub use inbound::{Event, Inbound};
 pub use varint::{VarintError, decode_varint, encode_varint};
+#[cfg(test)]
+pub(crate) use websocket::as_client;
 pub use websocket::{HEARTBEAT_ECHO, Header, OpCode, Violation, parse_header, unmask};
 pub(crate) use websocket::{close_frame, heartbeat_echo, pong_frame};

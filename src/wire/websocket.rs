@@ -234,6 +234,21 @@ pub(super) fn parse_close(payload: &[u8]) -> Result<Option<u16>, Violation> {
     Ok(Some(code))
 }
 
+/// A server's finished frame as if a client had sent it: with the mask bit
+/// and a zero mask.
+#[cfg(test)]
+pub(crate) fn as_client(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let header = match frame[1] {
+        127 => 10,
+        126 => 4,
+        _ => 2,
+    };
+    frame[1] |= 0x80;
+    frame.splice(header..header, [0; 4]);
+    frame
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

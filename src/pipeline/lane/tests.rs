@@ -16,7 +16,7 @@ use crate::store::{FlakyStore, Store, flaky::Fate};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId};
 use crate::wire::pb::send_message_req::Content;
 use crate::wire::pb::{MessageType, SendMessageReq};
-use crate::wire::{Event, Frames, Inbound, decode};
+use crate::wire::{Event, Frames, Inbound, as_client, decode};
 
 const SEND_WAIT: Duration = Duration::from_millis(150);
 
@@ -95,15 +95,7 @@ impl Drop for World {
 fn read(peer: &Peer) -> Vec<Payload> {
     let mut seen = Vec::new();
     for frame in peer.outbox.take(Waker::noop()).0 {
-        let mut wire = frame.bytes.to_vec();
-        // A server's frame becomes a client's by the mask bit and a zero mask.
-        let header = match wire[1] {
-            127 => 10,
-            126 => 4,
-            _ => 2,
-        };
-        wire[1] |= 0x80;
-        wire.splice(header..header, [0; 4]);
+        let mut wire = as_client(&frame.bytes);
         let fed = Inbound::default().feed(&mut wire, 1 << 24, |event| {
             let Event::Message(message) = event else { panic!("{event:?}") };
             seen.extend(Frames::new(message).map(|frame| decode(frame.unwrap()).unwrap().payload.unwrap()));
