@@ -41,9 +41,8 @@ use problem::Problem;
 use crate::config::Secret;
 use crate::pipeline::{Inbox, Pipeline};
 use crate::redis::{Client, Link};
-use crate::route::GatewayRef;
 use crate::telemetry::Recorder;
-use crate::types::Phase;
+use crate::types::{GatewayRef, Phase};
 
 /// What the handlers see.
 #[derive(Debug)]

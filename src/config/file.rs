@@ -41,6 +41,12 @@ pub(crate) struct File {
     pub auth: AuthTable,
     /// `[limits]`
     pub limits: LimitsTable,
+    /// `[store]`
+    pub store: StoreTable,
+    /// `[retention]`
+    pub retention: RetentionTable,
+    /// `[groups]`
+    pub groups: GroupsTable,
     /// `[heartbeat]`
     pub heartbeat: HeartbeatTable,
     /// `[route]`
@@ -153,6 +159,69 @@ pub(crate) struct LimitsTable {
     pub send_wait: Time,
 }
 
+/// `[store]`: what STORED means.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(crate) struct StoreTable {
+    /// `"auto"`: as durable as the store at hand confirms; `"1"`, `"2"`,
+    /// `"3"`: this level, and RETRY_LATER while it cannot be confirmed.
+    /// Default `"auto"`.
+    pub level: LevelWord,
+    /// Replicas that must confirm at level 3, 1-16. Default 1.
+    pub replicas: u32,
+}
+
+/// Values of `store.level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum LevelWord {
+    /// What the store confirms.
+    #[serde(rename = "auto")]
+    Auto,
+    /// In memory.
+    #[serde(rename = "1")]
+    One,
+    /// On disk.
+    #[serde(rename = "2")]
+    Two,
+    /// Also on a replica.
+    #[serde(rename = "3")]
+    Three,
+}
+
+/// `[retention]`: how long messages are kept; ages 1h-3650d or `"0s"` = for
+/// ever, counts per conversation, 0 = any number.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(crate) struct RetentionTable {
+    /// Age of messages between two users. Default `30d`.
+    pub p2p_age: Time,
+    /// Number of messages between two users. Default 0.
+    pub p2p_count: u64,
+    /// Age of messages in groups. Default `7d`.
+    pub group_age: Time,
+    /// Number of messages in a group. Default 0.
+    pub group_count: u64,
+}
+
+/// `[groups]`: when a group is too large or too busy for every copy to be
+/// pushed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(crate) struct GroupsTable {
+    /// Members online on one gateway up to which messages are pushed;
+    /// above, members are told to pull. 0-10000000. Default 20000.
+    pub push_members: usize,
+    /// Messages per second up to which they are pushed, 1-1000000. Default
+    /// 100.
+    pub push_rate: u32,
+    /// Time over which the pulls after one hint are spread, 0s-60s. Default
+    /// `2s`.
+    pub pull_spread: Time,
+    /// Members up to which everybody is told what others received and read,
+    /// 0-10000. Default 200.
+    pub receipt_members: u64,
+}
+
 /// `[heartbeat]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -203,6 +272,9 @@ impl Default for File {
             redis: RedisTable::default(),
             auth: AuthTable::default(),
             limits: LimitsTable::default(),
+            store: StoreTable::default(),
+            retention: RetentionTable::default(),
+            groups: GroupsTable::default(),
             heartbeat: HeartbeatTable::default(),
             route: RouteTable::default(),
             log: LogTable::default(),
@@ -245,6 +317,26 @@ impl Default for LimitsTable {
             frames_per_second: 200,
             send_wait: Time::seconds(2),
         }
+    }
+}
+
+impl Default for StoreTable {
+    fn default() -> Self {
+        Self { level: LevelWord::Auto, replicas: 1 }
+    }
+}
+
+impl Default for RetentionTable {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 3600;
+        let (p2p_age, group_age) = (Time::seconds(30 * DAY), Time::seconds(7 * DAY));
+        Self { p2p_age, p2p_count: 0, group_age, group_count: 0 }
+    }
+}
+
+impl Default for GroupsTable {
+    fn default() -> Self {
+        Self { push_members: 20_000, push_rate: 100, pull_spread: Time::seconds(2), receipt_members: 200 }
     }
 }
 

@@ -56,6 +56,12 @@ pub struct Config {
     pub origins: Vec<String>,
     /// Bounds on what one client can cost.
     pub limits: Limits,
+    /// What STORED means.
+    pub durability: Durability,
+    /// How long messages are kept.
+    pub retention: Retention,
+    /// When a group is too large or too busy for every copy to be pushed.
+    pub groups: Groups,
     /// Heartbeat interval told to clients (1-35 s; 15-35 s in production).
     pub heartbeat: Duration,
     /// Shortest time between two refreshes of a user's route (1-50 s).
@@ -75,6 +81,47 @@ pub struct RedisConfig {
     pub prefix: String,
     /// Deadline of one round trip.
     pub timeout: Duration,
+}
+
+/// What STORED means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Durability {
+    /// The level every ack must have, 1-3; `None` = what the store at hand
+    /// confirms.
+    pub level: Option<u32>,
+    /// Replicas that must confirm at level 3.
+    pub replicas: u32,
+}
+
+/// How long the messages of one kind of conversation are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Oldest age; `None` = any.
+    pub age: Option<Duration>,
+    /// Most messages per conversation; `None` = any number.
+    pub count: Option<u64>,
+}
+
+/// How long messages are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Between two users.
+    pub p2p: Keep,
+    /// In groups.
+    pub group: Keep,
+}
+
+/// When a group is too large or too busy for every copy to be pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Groups {
+    /// Members online here up to which messages are pushed.
+    pub push_members: usize,
+    /// Messages per second up to which they are pushed.
+    pub push_rate: u32,
+    /// Time over which the pulls after one hint are spread.
+    pub pull_spread: Duration,
+    /// Members up to which everybody is told what others received and read.
+    pub receipt_members: u64,
 }
 
 /// Bounds on what one client can cost.

@@ -16,10 +16,14 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{ConfigError, ConfigErrors};
 use super::file::{
-    AdminTable, AuthTable, File, FormatWord, KeyTable, LimitsTable, ModeWord, RedisTable, Time,
+    AdminTable, AuthTable, File, FormatWord, GroupsTable, KeyTable, LevelWord, LimitsTable, ModeWord,
+    RedisTable, RetentionTable, StoreTable, Time,
 };
 use super::layers::{CONFIG_VARIABLE, Layers, Origins};
-use super::{AuthConfig, Config, JwtAlgorithm, JwtConfig, JwtKey, Limits, RedisConfig, Secret};
+use super::{
+    AuthConfig, Config, Durability, Groups, JwtAlgorithm, JwtConfig, JwtKey, Keep, Limits, RedisConfig,
+    Retention, Secret,
+};
 use crate::types::GatewayId;
 
 /// What was typed on the command line, not yet looked at.
@@ -101,6 +105,7 @@ impl Resolver {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let admin_api_key = self.admin_api_key(&file.admin);
         let auth = self.auth(file.auth);
+        let alone = file.redis.url.is_none();
         if matches!(auth, AuthConfig::None) && !insecure {
             self.loopback_only("listen", listen);
             self.loopback_only("admin.listen", admin);
@@ -116,6 +121,9 @@ impl Resolver {
             auth,
             origins: file.origins,
             limits: self.limits(&file.limits),
+            durability: self.durability(&file.store, alone),
+            retention: self.retention(&file.retention),
+            groups: self.groups(&file.groups),
             heartbeat: self.time("heartbeat.interval", file.heartbeat.interval, 1_000..=35_000),
             route_refresh: self.time("route.refresh", file.route.refresh, 1_000..=50_000),
             log_filter: self.log_filter(file.log.filter),
@@ -239,6 +247,41 @@ impl Resolver {
             frames_per_second: (rate > 0).then_some(rate),
             limit_loopback: self.origins.configured("limits.frames_per_second"),
             send_wait: self.time("limits.send_wait", table.send_wait, 100..=30_000),
+        }
+    }
+
+    fn durability(&mut self, table: &StoreTable, alone: bool) -> Durability {
+        if alone && table.level == LevelWord::Three {
+            self.fault("store.level", "\"3\" needs a Redis with a replica; alone there is none");
+        }
+        let level = match table.level {
+            LevelWord::Auto => None,
+            LevelWord::One => Some(1),
+            LevelWord::Two => Some(2),
+            LevelWord::Three => Some(3),
+        };
+        Durability { level, replicas: self.within("store.replicas", table.replicas, 1..=16) }
+    }
+
+    fn retention(&mut self, table: &RetentionTable) -> Retention {
+        let mut keep = |age_key, age: Time, count| {
+            const HOUR: u64 = 3_600_000;
+            let age =
+                if age.0.is_zero() { None } else { Some(self.time(age_key, age, HOUR..=3_650 * 24 * HOUR)) };
+            Keep { age, count: Some(count).filter(|count| *count > 0) }
+        };
+        Retention {
+            p2p: keep("retention.p2p_age", table.p2p_age, table.p2p_count),
+            group: keep("retention.group_age", table.group_age, table.group_count),
+        }
+    }
+
+    fn groups(&mut self, table: &GroupsTable) -> Groups {
+        Groups {
+            push_members: self.within("groups.push_members", table.push_members, 0..=10_000_000),
+            push_rate: self.within("groups.push_rate", table.push_rate, 1..=1_000_000),
+            pull_spread: self.time("groups.pull_spread", table.pull_spread, 0..=60_000),
+            receipt_members: self.within("groups.receipt_members", table.receipt_members, 0..=10_000),
         }
     }
 

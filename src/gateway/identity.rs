@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::GatewayError;
-use crate::route::GatewayRef;
-use crate::types::{Epoch, GatewayId, unix_micros};
+use crate::types::{Epoch, GatewayId, GatewayRef, unix_micros};
 
 const IDENTITY: &str = "identity.json";
 const LOCK: &str = "lock";

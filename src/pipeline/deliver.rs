@@ -9,9 +9,9 @@ use tokio::time::sleep;
 use super::Ports;
 use crate::bus::Destination;
 use crate::hub::{Class, Frame, Peer};
-use crate::route::{GatewayRef, Route};
+use crate::route::Route;
 use crate::telemetry::{FrameKind, metrics};
-use crate::types::UserId;
+use crate::types::{GatewayRef, UserId};
 use crate::wire::encode;
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{BusItem, Delivery, DeliveryClass, Envelope};
@@ -177,5 +177,5 @@ fn delivery(user_ids: Vec<i64>, all: bool, class: Class, envelope: &Envelope) ->
         Class::Ephemeral => DeliveryClass::Ephemeral,
     };
     let envelope = prost::Message::encode_to_vec(envelope).into();
-    Item::Delivery(Delivery { user_ids, all, class: class.into(), envelope })
+    Item::Delivery(Delivery { user_ids, all, class: class.into(), envelope, ..Delivery::default() })
 }

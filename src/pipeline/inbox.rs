@@ -41,6 +41,8 @@ impl Inbox {
                     let _ = waiting.send(());
                 }
             }
+            // Told by whoever serves groups.
+            Some(Item::Membership(_)) => {}
             // An item of a newer gateway; its version said it may be skipped.
             None => metrics().bus_ignored_version.increment(1),
         }

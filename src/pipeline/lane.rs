@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::send::{Origin, SendOutcome, SendRequest, Work};
 use super::{Outgoing, Ports};
 use crate::hub::Class;
-use crate::store::{Append, Appended, StoreError};
+use crate::store::{Append, Appended, Refused, StoreError};
 use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, Refusal, metrics};
 use crate::types::{ConversationId, UserId, unix_ms};
@@ -163,7 +163,7 @@ impl Lane {
         let outcomes = self.ports.store.append(&appends).await;
         metrics().append_seconds.record(started.elapsed());
         let mut outgoing = Vec::with_capacity(batch.len());
-        for (pending, outcome) in batch.into_iter().zip(outcomes) {
+        for (pending, outcome) in batch.into_iter().zip(outcomes.outcomes) {
             match outcome {
                 Ok(appended) => {
                     let undelivered = self.unconfirmed.forget(&pending.append);
@@ -244,6 +244,17 @@ fn conclude(
             let error =
                 error(ErrorCode::Invalid, "clientMsgId was used for other content in this conversation");
             request.refuse(Refusal::Invalid, error);
+            return None;
+        }
+        Appended::Refused(why) => {
+            let error = match why {
+                Refused::NotFound => error(ErrorCode::NotFound, "conversation not found"),
+                Refused::Muted(until) => {
+                    error(ErrorCode::Forbidden, format!("you are muted here until {until} (unix ms)"))
+                }
+                Refused::Blocked => error(ErrorCode::Forbidden, "you are blocked here"),
+            };
+            request.refuse(Refusal::Forbidden, error);
             return None;
         }
     };

@@ -39,8 +39,9 @@ pub(crate) use send::{Origin, SendOutcome, SendRequest, failed};
 use crate::bus::Bus;
 use crate::hub::{Hub, Peer};
 use crate::message::IdSource;
-use crate::route::{GatewayRef, Routes};
+use crate::route::Routes;
 use crate::store::Store;
+use crate::types::GatewayRef;
 
 /// What every verb works on.
 #[derive(Debug)]

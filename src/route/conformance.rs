@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::redis::testing::TestRedis;
 use crate::redis::{Lease, LeaseRecord};
+use crate::types::{Epoch, GatewayId};
 
 fn gateway(name: &str, epoch: u64) -> GatewayRef {
     GatewayRef { id: GatewayId::new(name).unwrap(), epoch: Epoch(epoch) }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Binding, Bound, DeviceRoute, GatewayRef, Route, Seat};
-use crate::types::{DeviceId, UserId, unix_micros};
+use super::{Binding, Bound, DeviceRoute, Route, Seat};
+use crate::types::{DeviceId, GatewayRef, UserId, unix_micros};
 
 #[derive(Debug, Clone)]
 struct Entry {

@@ -25,7 +25,7 @@ pub(crate) use memory::{MemoryRoutes, MemoryTable};
 pub(crate) use redis::RedisRoutes;
 
 use crate::telemetry::{RouteMetrics, metrics};
-use crate::types::{ConnId, DeviceId, Epoch, GatewayId, UserId};
+use crate::types::{ConnId, DeviceId, GatewayRef, UserId};
 
 /// Life of a route that is not refreshed.
 pub(crate) const ROUTE_TTL: Duration = Duration::from_secs(120);
@@ -53,15 +53,6 @@ pub(crate) struct Binding {
     /// the newest there is. A bind that is paid late must not beat a
     /// connection that came after it.
     pub age: u64,
-}
-
-/// A gateway in one epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct GatewayRef {
-    /// Its name.
-    pub id: GatewayId,
-    /// Its cold start.
-    pub epoch: Epoch,
 }
 
 /// A connection somewhere.

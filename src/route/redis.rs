@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisResult, Value};
 
-use super::{Binding, Bound, DeviceRoute, GatewayRef, Route, RouteError, Seat};
+use super::{Binding, Bound, DeviceRoute, Route, RouteError, Seat};
 use crate::redis::{BIND, Call, Client, Keys, Lease, RedisError, UNBIND, is_permanent};
-use crate::types::{ConnId, DeviceId, Epoch, GatewayId, UserId, unix_ms};
+use crate::types::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef, UserId, unix_ms};
 
 /// How long a lease that was seen is believed without looking again.
 const LEASE_BELIEF: Duration = Duration::from_secs(2);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::redis::testing::TestRedis;
 use crate::types::unix_ms;
+use crate::wire::pb::Direction;
 use crate::wire::pb::push::Content;
 
 fn user(id: i64) -> UserId {
@@ -32,14 +33,14 @@ fn append(from: i64, to: i64, id: &str, text: &str) -> Append {
 }
 
 async fn stored(store: &Store, message: Append) -> (i64, u64) {
-    match store.append(&[&message]).await.remove(0).unwrap() {
+    match store.append(&[&message]).await.outcomes.remove(0).unwrap() {
         Appended::Stored { seq, epoch } => (seq, epoch),
         other => panic!("{other:?}"),
     }
 }
 
 async fn append_all(store: &Store, batch: &[Append]) -> Vec<Result<Appended, StoreError>> {
-    store.append(&batch.iter().collect::<Vec<_>>()).await
+    store.append(&batch.iter().collect::<Vec<_>>()).await.outcomes
 }
 
 async fn read_page(store: &Store, from: i64, limit: usize, direction: Direction) -> Page {
@@ -184,6 +185,6 @@ async fn another_replication_id_is_another_history() {
     assert!(seq == 3 && raised > epoch);
     assert_eq!(stored(&store, append(1, 2, "d", "x")).await, (4, raised), "once");
     // The original is named as it is now.
-    let again = store.append(&[&append(1, 2, "a", "x")]).await.remove(0).unwrap();
+    let again = store.append(&[&append(1, 2, "a", "x")]).await.outcomes.remove(0).unwrap();
     assert!(matches!(again, Appended::Duplicate { seq: 1, epoch, .. } if epoch == raised));
 }

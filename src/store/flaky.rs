@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use super::{Append, Appended, MemoryStore, StoreError};
+use super::{Append, Appends, MemoryStore, StoreError};
 
 /// What becomes of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +31,16 @@ impl FlakyStore {
         Self { inner: MemoryStore::new(), fates: Mutex::new(fates.into_iter().collect()) }
     }
 
-    pub(super) fn append(&self, batch: &[&Append]) -> Vec<Result<Appended, StoreError>> {
+    pub(super) fn append(&self, batch: &[&Append]) -> Appends {
+        let lost = || batch.iter().map(|_| Err(StoreError::Unavailable)).collect();
         let fate = self.fates.lock().pop_front().unwrap_or(Fate::Works);
         if fate == Fate::Lost {
-            return batch.iter().map(|_| Err(StoreError::Unavailable)).collect();
+            return Appends { outcomes: lost(), ..Appends::default() };
         }
         let done = self.inner.append(batch);
         if fate == Fate::Unanswered {
-            return batch.iter().map(|_| Err(StoreError::Unavailable)).collect();
+            return Appends { outcomes: lost(), ..Appends::default() };
         }
-        done.into_iter().map(Ok).collect()
+        done
     }
 }

@@ -1,14 +1,18 @@
-//! Port: the log of every conversation.
+//! Port: the log of every conversation, and who is in it.
 //!
 //! Two backends, one suite (`conformance`). Promises of both:
-//! - [`Store::append`] is one atomic step: dedup + seq + append. Seqs are
-//!   1, 2, 3 … without holes. A repeated id of the same sender and
+//! - [`Store::append`] is one atomic step: membership + dedup + seq + append.
+//!   Seqs are 1, 2, 3 … without holes. A repeated id of the same sender and
 //!   conversation within 7 days gets the original ids; with other content it
 //!   is a conflict. Appends of one call are done in order.
-//! - The members' indexes are written before the first append.
+//! - An outcome is told once the append is as durable as [`Store::level`]
+//!   says.
+//! - The members' indexes are written before the first append, and before a
+//!   membership.
 //! - A timeout means "unknown": the same append again is answered as a
 //!   duplicate of itself.
 //! - Positions only grow, and stop at the top.
+//! - Interest ([`Store::join`]) is registered before the top is read.
 //!
 //! Called by `pipeline`.
 
@@ -16,18 +20,27 @@
 mod conformance;
 #[cfg(test)]
 pub(crate) mod flaky;
+mod group;
 mod memory;
+mod message;
 mod redis;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 #[cfg(test)]
 pub(crate) use flaky::FlakyStore;
+pub(crate) use group::{
+    Audience, Change, Changed, Created, Description, History, Joined, Member, MemberChange, MembersPage,
+    Role, Roster,
+};
 pub(crate) use memory::MemoryStore;
+pub(crate) use message::{Append, Appended, Appends, Page, Refused, Span, Top};
 pub(crate) use redis::RedisStore;
 
-use crate::types::{ConversationId, UserId};
-use crate::wire::pb::{Direction, Position, Push};
+use crate::types::{ConversationId, GatewayRef, UserId};
+use crate::wire::pb::{Position, Push};
 
 /// The backend failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -38,50 +51,6 @@ pub enum StoreError {
     /// The store answered with something it should not; not worth retrying.
     #[error("the store is broken: {0}")]
     Broken(String),
-}
-
-/// One message to append.
-#[derive(Debug, Clone)]
-pub(crate) struct Append {
-    /// Where.
-    pub conversation: ConversationId,
-    /// Who sends; with `client_msg_id` it names the message.
-    pub from: UserId,
-    /// The sender's name of the message.
-    pub client_msg_id: String,
-    /// The id the message gets, unless it is a duplicate.
-    pub server_msg_id: String,
-    /// Digest of the content: the same id with another one is a conflict.
-    pub content_hash: u64,
-    /// Unix ms.
-    pub server_time: i64,
-    /// The message, without its seq and epoch.
-    pub push: Push,
-}
-
-/// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Appended {
-    /// It is in the log.
-    Stored {
-        /// Its position.
-        seq: i64,
-        /// The conversation's history.
-        epoch: u64,
-    },
-    /// It was already.
-    Duplicate {
-        /// The original's position.
-        seq: i64,
-        /// The conversation's history.
-        epoch: u64,
-        /// The original's id.
-        server_msg_id: String,
-        /// The original's time, unix ms.
-        server_time: i64,
-    },
-    /// The same id was used for other content.
-    Conflict,
 }
 
 /// What a user's device has, or has seen.
@@ -110,6 +79,48 @@ pub(crate) struct Cursor {
     pub delivered_grew: bool,
     /// Whether `read` grew.
     pub read_grew: bool,
+    /// Of a group: who is to hear of it.
+    pub audience: Option<Arc<Audience>>,
+}
+
+/// How long messages of one kind of conversation are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keep {
+    /// Oldest age, ms; `None` = any.
+    pub age_ms: Option<i64>,
+    /// Most messages; `None` = any number.
+    pub count: Option<i64>,
+}
+
+/// How long messages are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Retention {
+    /// Between two users.
+    pub p2p: Keep,
+    /// In groups.
+    pub group: Keep,
+}
+
+impl Retention {
+    /// What holds for this conversation.
+    #[must_use]
+    pub(crate) const fn of(&self, conversation: &ConversationId) -> Keep {
+        match conversation {
+            ConversationId::P2p(..) => self.p2p,
+            ConversationId::Group(_) => self.group,
+        }
+    }
+}
+
+/// What one step of trimming did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Trimmed {
+    /// Messages removed.
+    pub messages: u64,
+    /// Conversations looked at.
+    pub conversations: u64,
+    /// Where the next step goes on; empty = the round is complete.
+    pub cursor: String,
 }
 
 /// A page of a user's conversations, most recently active first.
@@ -118,48 +129,6 @@ pub(crate) struct Conversations {
     /// Where each stands.
     pub positions: Vec<Position>,
     /// Whether more follow.
-    pub has_more: bool,
-}
-
-/// What to read of a conversation.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Span {
-    /// The first seq, inclusive; backward from 0 = from the top.
-    pub from: i64,
-    /// Most messages.
-    pub limit: usize,
-    /// Most bytes of messages; one message is given even if it is longer.
-    pub max_bytes: usize,
-    /// Which way.
-    pub direction: Direction,
-}
-
-impl Span {
-    /// How many of messages with these sizes it takes.
-    fn fitting(&self, sizes: impl Iterator<Item = usize>) -> usize {
-        let mut bytes = 0_usize;
-        let fits = |size: &usize| {
-            bytes = bytes.saturating_add(*size);
-            bytes <= self.max_bytes
-        };
-        let mut sizes = sizes.take(self.limit).peekable();
-        let any = sizes.peek().is_some();
-        sizes.take_while(fits).count().max(usize::from(any))
-    }
-}
-
-/// A page of a conversation.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Page {
-    /// The conversation's history; 0 = it has none yet.
-    pub epoch: u64,
-    /// Ascending when forward, descending when backward.
-    pub messages: Vec<Push>,
-    /// The last seq.
-    pub top: i64,
-    /// The first seq that is still there.
-    pub first_available: i64,
-    /// Whether the direction holds more.
     pub has_more: bool,
 }
 
@@ -175,6 +144,21 @@ pub(crate) enum Store {
     Flaky(FlakyStore),
 }
 
+/// The same call on whichever backend; memory answers at once.
+macro_rules! on {
+    ($self:expr, $store:ident => $memory:expr, $redis:expr) => {
+        match $self {
+            Self::Memory($store) => $memory,
+            #[cfg(test)]
+            Self::Flaky(flaky) => {
+                let $store = &flaky.inner;
+                $memory
+            }
+            Self::Redis($store) => $redis,
+        }
+    };
+}
+
 impl Store {
     /// The level at which an append is confirmed right now: 1 in memory, 2 on
     /// disk, 3 also on a replica.
@@ -188,11 +172,10 @@ impl Store {
         }
     }
 
-    /// Appends in order; one outcome each. An error on one conversation leaves
-    /// the others.
-    pub(crate) async fn append(&self, batch: &[&Append]) -> Vec<Result<Appended, StoreError>> {
+    /// Appends in order; one outcome each.
+    pub(crate) async fn append(&self, batch: &[&Append]) -> Appends {
         match self {
-            Self::Memory(store) => store.append(batch).into_iter().map(Ok).collect(),
+            Self::Memory(store) => store.append(batch),
             Self::Redis(store) => store.append(batch).await,
             #[cfg(test)]
             Self::Flaky(store) => store.append(batch),
@@ -200,49 +183,178 @@ impl Store {
     }
 
     /// Raises positions; one cursor each, `None` where the conversation cannot
-    /// be used.
+    /// be used or the user is not in it.
     pub(crate) async fn advance(&self, batch: &[Progress]) -> Result<Vec<Option<Cursor>>, StoreError> {
-        match self {
-            Self::Memory(store) => Ok(store.advance(batch).into_iter().map(Some).collect()),
-            Self::Redis(store) => store.advance(batch).await,
-            #[cfg(test)]
-            Self::Flaky(store) => Ok(store.inner.advance(batch).into_iter().map(Some).collect()),
-        }
+        on!(self, store => Ok(store.advance(batch)), store.advance(batch).await)
     }
 
     /// Which of these conversations have a message.
     pub(crate) async fn known(&self, conversations: &[ConversationId]) -> Result<Vec<bool>, StoreError> {
-        match self {
-            Self::Memory(store) => Ok(store.known(conversations)),
-            Self::Redis(store) => store.known(conversations).await,
-            #[cfg(test)]
-            Self::Flaky(store) => Ok(store.inner.known(conversations)),
-        }
+        on!(self, store => Ok(store.known(conversations)), store.known(conversations).await)
     }
 
-    /// A user's conversations from `offset` on.
+    /// Where these logs end; `None` = there is no such conversation.
+    pub(crate) async fn tops(
+        &self,
+        conversations: &[ConversationId],
+    ) -> Result<Vec<Option<Top>>, StoreError> {
+        on!(self, store => Ok(store.tops(conversations)), store.tops(conversations).await)
+    }
+
+    /// The messages of a span. What a reader may see of it is the caller's to
+    /// decide.
+    pub(crate) async fn page(&self, conversation: &ConversationId, span: Span) -> Result<Page, StoreError> {
+        on!(self, store => Ok(store.page(conversation, span)), store.page(conversation, span).await)
+    }
+
+    /// For each user, the conversations of his index with activity at or
+    /// after `since` (unix ms), most recent first, at most `limit` from
+    /// `offset` on.
+    pub(crate) async fn index(
+        &self,
+        users: &[UserId],
+        since: i64,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<Vec<ConversationId>>, StoreError> {
+        on!(self, store => Ok(store.index(users, since, offset, limit)),
+            store.index(users, since, offset, limit).await)
+    }
+
+    /// Where `user` stands in these conversations, in their order; left out
+    /// are those that are not there or not his.
+    pub(crate) async fn positions(
+        &self,
+        user: UserId,
+        conversations: &[ConversationId],
+    ) -> Result<Vec<Position>, StoreError> {
+        on!(self, store => Ok(store.positions(user, conversations)),
+            store.positions(user, conversations).await)
+    }
+
+    /// A page of a user's conversations from `offset` on.
     pub(crate) async fn conversations(
         &self,
         user: UserId,
         offset: usize,
         limit: usize,
     ) -> Result<Conversations, StoreError> {
-        match self {
-            Self::Memory(store) => Ok(store.conversations(user, offset, limit)),
-            Self::Redis(store) => store.conversations(user, offset, limit).await,
-            #[cfg(test)]
-            Self::Flaky(store) => Ok(store.inner.conversations(user, offset, limit)),
-        }
+        let mut ids =
+            self.index(&[user], 0, offset, limit.saturating_add(1)).await?.pop().unwrap_or_default();
+        let has_more = ids.len() > limit;
+        ids.truncate(limit);
+        Ok(Conversations { positions: self.positions(user, &ids).await?, has_more })
     }
 
-    /// The messages of a span.
-    pub(crate) async fn page(&self, conversation: &ConversationId, span: Span) -> Result<Page, StoreError> {
-        match self {
-            Self::Memory(store) => Ok(store.page(conversation, span)),
-            Self::Redis(store) => store.page(conversation, span).await,
-            #[cfg(test)]
-            Self::Flaky(store) => Ok(store.inner.page(conversation, span)),
-        }
+    /// Makes a group. Its members' indexes name it first.
+    pub(crate) async fn create(
+        &self,
+        group: &ConversationId,
+        members: &[(UserId, Role)],
+        history: History,
+    ) -> Result<Created, StoreError> {
+        on!(self, store => Ok(store.create(group, members, history)),
+            store.create(group, members, history).await)
+    }
+
+    /// Removes a group with everything in it; `None` = there is none.
+    pub(crate) async fn delete(&self, group: &ConversationId) -> Result<Option<Audience>, StoreError> {
+        on!(self, store => Ok(store.delete(group)), store.delete(group).await)
+    }
+
+    /// A conversation, from outside; `None` = there is none.
+    pub(crate) async fn describe(
+        &self,
+        conversation: &ConversationId,
+    ) -> Result<Option<Description>, StoreError> {
+        on!(self, store => Ok(store.describe(conversation)), store.describe(conversation).await)
+    }
+
+    /// Members with a larger id than `after`; `None` = there is no such group.
+    pub(crate) async fn members(
+        &self,
+        group: &ConversationId,
+        after: Option<UserId>,
+        limit: usize,
+    ) -> Result<Option<MembersPage>, StoreError> {
+        on!(self, store => Ok(store.members(group, after, limit)),
+            store.members(group, after, limit).await)
+    }
+
+    /// Adds or changes a member.
+    pub(crate) async fn put_member(
+        &self,
+        group: &ConversationId,
+        user: UserId,
+        change: MemberChange,
+    ) -> Result<Change, StoreError> {
+        on!(self, store => Ok(store.put_member(group, user, change)),
+            store.put_member(group, user, change).await)
+    }
+
+    /// Removes a member.
+    pub(crate) async fn remove_member(
+        &self,
+        group: &ConversationId,
+        user: UserId,
+    ) -> Result<Change, StoreError> {
+        on!(self, store => Ok(store.remove_member(group, user)), store.remove_member(group, user).await)
+    }
+
+    /// Puts a user on a conversation's blacklist, which removes him from a
+    /// group, or takes him off it.
+    pub(crate) async fn block(
+        &self,
+        conversation: &ConversationId,
+        user: UserId,
+        blocked: bool,
+    ) -> Result<Change, StoreError> {
+        on!(self, store => Ok(store.block(conversation, user, blocked)),
+            store.block(conversation, user, blocked).await)
+    }
+
+    /// Who is on a conversation's blacklist, by user id.
+    pub(crate) async fn blacklist(&self, conversation: &ConversationId) -> Result<Vec<UserId>, StoreError> {
+        on!(self, store => Ok(store.blacklist(conversation)), store.blacklist(conversation).await)
+    }
+
+    /// Entries of these users; `None` = there is no such group.
+    pub(crate) async fn roster(
+        &self,
+        group: &ConversationId,
+        users: &[UserId],
+    ) -> Result<Option<Roster>, StoreError> {
+        on!(self, store => Ok(store.roster(group, users)), store.roster(group, users).await)
+    }
+
+    /// Registers that `gateway` has these members online, then reads what it
+    /// needs to serve them; `None` = not a member, and nothing is registered.
+    pub(crate) async fn join(
+        &self,
+        gateway: &GatewayRef,
+        wanted: &[(ConversationId, UserId)],
+    ) -> Result<Vec<Option<Joined>>, StoreError> {
+        on!(self, store => Ok(store.join(gateway, wanted)), store.join(gateway, wanted).await)
+    }
+
+    /// Takes the interest of `gateway`, in this epoch, back.
+    pub(crate) async fn leave(
+        &self,
+        gateway: &GatewayRef,
+        groups: &[ConversationId],
+    ) -> Result<(), StoreError> {
+        on!(self, store => { store.leave(gateway, groups); Ok(()) }, store.leave(gateway, groups).await)
+    }
+
+    /// One step of removing what is past its time at `now` (unix ms), from
+    /// `cursor` on (empty = from the start).
+    pub(crate) async fn trim(
+        &self,
+        now: i64,
+        retention: &Retention,
+        cursor: &str,
+    ) -> Result<Trimmed, StoreError> {
+        on!(self, store => Ok(store.trim(now, retention, cursor)), store.trim(now, retention, cursor).await)
     }
 }
 
@@ -253,22 +365,23 @@ fn complete(mut push: Push, seq: i64, epoch: u64) -> Push {
     push
 }
 
-/// What `user` is told about one conversation.
+/// What a user is told about one conversation; `since` = he sees what has a
+/// larger seq, cursors are (delivered, read).
 fn position(
     conversation: &ConversationId,
-    epoch: u64,
-    top: i64,
-    last_id: String,
+    top: Top,
+    since: i64,
     own: (i64, i64),
     peer: (i64, i64),
 ) -> Position {
+    let unread = top.seq.saturating_sub(own.1.max(since)).max(0);
     Position {
         conversation_id: conversation.to_string(),
-        epoch,
-        seq: top,
+        epoch: top.epoch,
+        seq: top.seq,
         read_seq: own.1,
-        server_msg_id: last_id,
-        unread: u32::try_from(top.saturating_sub(own.1).max(0)).unwrap_or(u32::MAX),
+        server_msg_id: top.server_msg_id,
+        unread: u32::try_from(unread).unwrap_or(u32::MAX),
         peer_delivered_seq: peer.0,
         peer_read_seq: peer.1,
     }

@@ -148,6 +148,15 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// A gateway in one epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct GatewayRef {
+    /// Its name.
+    pub id: GatewayId,
+    /// Its cold start.
+    pub epoch: Epoch,
+}
+
 /// One connection, unique within a gateway epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ConnId(pub u64);

@@ -13,5 +13,5 @@ mod phase;
 pub(crate) use clock::{monotonic_ms, unix_micros, unix_ms};
 pub(crate) use close::CloseReason;
 pub(crate) use conversation::ConversationId;
-pub(crate) use ids::{ConnId, DeviceId, Epoch, GatewayId, UserId, fnv1a64, valid_client_msg_id};
+pub(crate) use ids::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef, UserId, fnv1a64, valid_client_msg_id};
 pub(crate) use phase::Phase;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value};
 
-use super::super::{Append, Appended, StoreError, encode};
+use super::super::{Append, Appended, Appends, StoreError, encode};
 use super::{RedisStore, parse};
 use crate::redis::{APPEND, Call, Link};
 use crate::telemetry::metrics;
@@ -28,7 +28,11 @@ struct Group<'a> {
 }
 
 impl RedisStore {
-    pub(crate) async fn append(&self, batch: &[&Append]) -> Vec<Result<Appended, StoreError>> {
+    pub(crate) async fn append(&self, batch: &[&Append]) -> Appends {
+        Appends { outcomes: self.append_all(batch).await, ..Appends::default() }
+    }
+
+    async fn append_all(&self, batch: &[&Append]) -> Vec<Result<Appended, StoreError>> {
         let mut outcomes: Vec<_> = batch.iter().map(|_| Err(StoreError::Unavailable)).collect();
         let Link::Up { replid, .. } = self.link.borrow().clone() else { return outcomes };
         let mut groups: Vec<Group<'_>> = Vec::new();

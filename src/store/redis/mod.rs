@@ -2,6 +2,7 @@
 //! of one call in one round trip.
 
 mod append;
+mod groups;
 mod read;
 
 use std::collections::HashMap;
@@ -66,7 +67,14 @@ fn cursor(progress: &Progress, reply: RedisResult<Value>) -> Result<Option<Curso
     match parse::<(u64, i64, i64, i64, i64)>(reply) {
         Ok((epoch, delivered, read, delivered_before, read_before)) => {
             let delivered_grew = delivered > delivered_before;
-            Ok(Some(Cursor { epoch, delivered, read, delivered_grew, read_grew: read > read_before }))
+            Ok(Some(Cursor {
+                epoch,
+                delivered,
+                read,
+                delivered_grew,
+                read_grew: read > read_before,
+                audience: None,
+            }))
         }
         Err(StoreError::Broken(why)) => {
             tracing::error!(conversation = %progress.conversation, why, "position not written");

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use prost::Message;
 use redis::Value;
 
-use super::super::{Conversations, Page, Span, StoreError, complete, position};
+use super::super::{Page, Span, StoreError, Top, complete, position};
 use super::{RedisStore, parse};
 use crate::types::{ConversationId, UserId};
-use crate::wire::pb::{Direction, Push};
+use crate::wire::pb::{Direction, Position, Push};
 
 /// Entries fetched at a time: what a page may fetch beyond its bytes.
 const STEP: usize = 32;
@@ -26,20 +26,34 @@ impl RedisStore {
         replies.into_iter().map(parse::<bool>).collect()
     }
 
-    pub(crate) async fn conversations(
+    pub(crate) async fn index(
         &self,
-        user: UserId,
+        users: &[UserId],
+        since: i64,
         offset: usize,
         limit: usize,
-    ) -> Result<Conversations, StoreError> {
-        let mut range = redis::cmd("ZREVRANGE");
-        range.arg(self.keys.conversations(user)).arg(offset).arg(offset.saturating_add(limit));
-        let mut ids: Vec<String> = parse(self.ask(vec![range]).await?.remove(0))?;
-        let has_more = ids.len() > limit;
-        ids.truncate(limit);
-        let ids: Vec<_> = ids.iter().filter_map(|id| ConversationId::parse(id).ok()).collect();
+    ) -> Result<Vec<Vec<ConversationId>>, StoreError> {
+        let range = |user: &UserId| {
+            let mut range = redis::cmd("ZREVRANGEBYSCORE");
+            range.arg(self.keys.conversations(*user)).arg("+inf").arg(since);
+            range.arg("LIMIT").arg(offset).arg(limit);
+            range
+        };
+        let replies = self.ask(users.iter().map(range).collect()).await?;
+        let ids = |reply| {
+            let ids: Vec<String> = parse(reply)?;
+            Ok(ids.iter().filter_map(|id| ConversationId::parse(id).ok()).collect())
+        };
+        replies.into_iter().map(ids).collect()
+    }
+
+    pub(crate) async fn positions(
+        &self,
+        user: UserId,
+        ids: &[ConversationId],
+    ) -> Result<Vec<Position>, StoreError> {
         let mut commands = Vec::with_capacity(ids.len() * 2);
-        for id in &ids {
+        for id in ids {
             let mut meta = redis::cmd("HMGET");
             meta.arg(self.keys.conversation(id, "meta")).arg(&["top", "epoch", "last"]);
             let mut cursors = redis::cmd("HMGET");
@@ -49,7 +63,7 @@ impl RedisStore {
         }
         let mut replies = self.ask(commands).await?.into_iter();
         let mut positions = Vec::with_capacity(ids.len());
-        for id in &ids {
+        for id in ids {
             let (Some(meta), Some(cursors)) = (replies.next(), replies.next()) else { break };
             let read = || {
                 let meta = parse::<(Option<i64>, Option<u64>, Option<String>)>(meta)?;
@@ -64,11 +78,12 @@ impl RedisStore {
                 Err(error) => return Err(error),
             };
             // Touched, but the append never came: nothing to tell.
-            let (Some(top), Some(epoch)) = (top, epoch) else { continue };
+            let (Some(seq), Some(epoch)) = (top, epoch) else { continue };
             let (own, peer) = (parse_cursor(own.as_deref()), parse_cursor(peer.as_deref()));
-            positions.push(position(id, epoch, top, last.unwrap_or_default(), own, peer));
+            let top = Top { epoch, seq, server_msg_id: last.unwrap_or_default() };
+            positions.push(position(id, top, 0, own, peer));
         }
-        Ok(Conversations { positions, has_more })
+        Ok(positions)
     }
 
     pub(crate) async fn page(&self, conversation: &ConversationId, span: Span) -> Result<Page, StoreError> {
