@@ -159,6 +159,8 @@ fn tell(progress: &Progress, cursor: &Cursor, from: &Arc<Peer>, outgoing: &mut V
         envelope: reply("", payload),
         class: Class::Control,
         kind,
+        mark: None,
+        audience: None,
     };
     if cursor.delivered_grew {
         let ack = Ack {

@@ -72,6 +72,32 @@ pub(crate) enum Refusal {
     Internal,
 }
 
+/// Why a client was told to pull, as counted by
+/// `tidegate_conversation_hints_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HintCause {
+    /// It reads too slowly for copies.
+    SlowReader,
+    /// The group is too large or too busy.
+    Hot,
+    /// It missed more than is replayed.
+    Replay,
+    /// Messages are missing that cannot be pushed.
+    Gap,
+}
+
+/// Why a client was told that its history is another one, as counted by
+/// `tidegate_resyncs_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ResyncCause {
+    /// Another message stands where it had one.
+    OtherMessage,
+    /// The log ends before what it had.
+    Beyond,
+    /// What it had is trimmed, and the epoch is another one.
+    Trimmed,
+}
+
 /// The cached handles.
 #[derive(Debug)]
 #[allow(missing_docs)] // Each is described where it is registered, below.
@@ -118,11 +144,31 @@ pub(crate) struct Metrics {
     pub copies_queued: Gauge,
     pub copies_dropped_slow: Counter,
     pub copies_dropped_closed: Counter,
+    pub copies_dropped_known: Counter,
+    pub copies_replaced_by_hint: Counter,
+    pub batched_frames: Counter,
+    pub hint_slow_reader: Counter,
+    pub hint_hot: Counter,
+    pub hint_replay: Counter,
+    pub hint_gap: Counter,
+    pub resync_other_message: Counter,
+    pub resync_beyond: Counter,
+    pub resync_trimmed: Counter,
+    pub holes: Counter,
+    pub repairs_filled: Counter,
+    pub repairs_hinted: Counter,
+    pub repairs_failed: Counter,
+    pub rooms: Gauge,
+    pub room_reloads: Counter,
+    pub pulls_store: Counter,
+    pub pulls_tail: Counter,
     pub dropped_ephemeral: Counter,
     pub dropped_relay_full: Counter,
     pub dropped_report_full: Counter,
     pub dropped_bus_full: Counter,
     pub dropped_bus_error: Counter,
+    pub dropped_membership_full: Counter,
+    pub interests_forgotten: Counter,
     pub bus_published: Counter,
     pub bus_received: Counter,
     pub bus_ignored_foreign: Counter,
@@ -239,6 +285,22 @@ impl Metrics {
             let help = "Copies of stored messages not written, by reason.";
             labelled("tidegate_copies_dropped_total", help, "reason", r)
         };
+        let hints = |c| {
+            let help = "Clients told to pull a conversation, by cause.";
+            labelled("tidegate_conversation_hints_total", help, "cause", c)
+        };
+        let resyncs = |r| {
+            let help = "Clients told that what they have is not of the history that is here, by reason.";
+            labelled("tidegate_resyncs_total", help, "reason", r)
+        };
+        let repairs = |r| {
+            let help = "Reads of the log to fill a hole, by result.";
+            labelled("tidegate_repairs_total", help, "result", r)
+        };
+        let pulls = |s| {
+            let help = "Ranges that clients pulled, by where they were read.";
+            labelled("tidegate_pulls_total", help, "source", s)
+        };
         let dropped = |r| {
             let help = "Things dropped that were never promised, by reason.";
             labelled("tidegate_dropped_total", help, "reason", r)
@@ -303,11 +365,46 @@ impl Metrics {
             copies_queued: gauge("tidegate_copies_queued", "Copies of stored messages in outboxes."),
             copies_dropped_slow: copies_dropped("slow_consumer"),
             copies_dropped_closed: copies_dropped("closed"),
+            copies_dropped_known: copies_dropped("known"),
+            copies_replaced_by_hint: counter(
+                "tidegate_copies_replaced_by_hint_total",
+                "Copies of stored messages that made way for a hint to pull.",
+            ),
+            batched_frames: counter(
+                "tidegate_outbox_batched_frames_total",
+                "Frames that shared a write with others.",
+            ),
+            hint_slow_reader: hints("slow_reader"),
+            hint_hot: hints("hot"),
+            hint_replay: hints("replay"),
+            hint_gap: hints("gap"),
+            resync_other_message: resyncs("other_message"),
+            resync_beyond: resyncs("beyond_top"),
+            resync_trimmed: resyncs("trimmed"),
+            holes: counter(
+                "tidegate_delivery_holes_total",
+                "Holes that deliveries to connections here have shown.",
+            ),
+            repairs_filled: repairs("filled"),
+            repairs_hinted: repairs("hinted"),
+            repairs_failed: repairs("failed"),
+            rooms: gauge("tidegate_groups", "Groups with a member online here, or lately."),
+            room_reloads: counter(
+                "tidegate_group_reloads_total",
+                "Member sets read again because the group had changed.",
+            ),
+            pulls_store: pulls("store"),
+            pulls_tail: pulls("tail"),
             dropped_ephemeral: dropped("ephemeral_slow_reader"),
             dropped_relay_full: dropped("relay_queue_full"),
             dropped_report_full: dropped("report_queue_full"),
             dropped_bus_full: dropped("bus_queue_full"),
             dropped_bus_error: dropped("bus_publish_failed"),
+            dropped_membership_full: dropped("membership_queue_full"),
+            interests_forgotten: counter(
+                "tidegate_group_interests_forgotten_total",
+                "Interests of dead gateways that were taken back.",
+            ),
             bus_published: labelled(
                 "tidegate_bus_messages_total",
                 "Bus messages by direction.",
@@ -366,6 +463,27 @@ impl Metrics {
     pub(crate) fn count_auth_failure(&self, cause: &'static str) {
         const NAME: &str = "tidegate_auth_failures_total";
         labelled(NAME, "Refused credentials by cause.", "reason", cause).increment(1);
+    }
+
+    /// Counts a client told to pull.
+    pub(crate) fn count_hint(&self, cause: HintCause) {
+        match cause {
+            HintCause::SlowReader => &self.hint_slow_reader,
+            HintCause::Hot => &self.hint_hot,
+            HintCause::Replay => &self.hint_replay,
+            HintCause::Gap => &self.hint_gap,
+        }
+        .increment(1);
+    }
+
+    /// Counts a client told that its history is another one.
+    pub(crate) fn count_resync(&self, cause: ResyncCause) {
+        match cause {
+            ResyncCause::OtherMessage => &self.resync_other_message,
+            ResyncCause::Beyond => &self.resync_beyond,
+            ResyncCause::Trimmed => &self.resync_trimmed,
+        }
+        .increment(1);
     }
 
     /// Counts a refused message.

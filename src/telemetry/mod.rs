@@ -9,4 +9,6 @@ mod log;
 mod metrics;
 
 pub use log::install_log;
-pub(crate) use metrics::{FrameKind, Recorder, Refusal, RouteMetrics, install_metrics, metrics};
+pub(crate) use metrics::{
+    FrameKind, HintCause, Recorder, Refusal, ResyncCause, RouteMetrics, install_metrics, metrics,
+};
