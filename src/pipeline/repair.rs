@@ -120,7 +120,7 @@ impl Ports {
             proofs.push((peer, place, proof));
         }
         let lost = proofs.iter().any(|(_, _, proof)| !matches!(proof, Some(Proof::Valid) | None));
-        let position = if lost { Some(current(&self.store, conversation).await?) } else { None };
+        let position = if lost { Some(self.resume_point(conversation, &page).await?) } else { None };
         let copies: Vec<(&Push, Frame)> = page.messages.iter().filter_map(copy).collect();
         let mut hinted = false;
         for (peer, place, proof) in proofs {
@@ -139,6 +139,23 @@ impl Ports {
         let held = self.hub.gaps.close(conversation);
         self.offer_held(conversation, &held, Some((page.epoch, page.top)));
         Ok(())
+    }
+}
+
+impl Ports {
+    /// Where connections go on whose history is another one: before the first
+    /// message that waits, or at the end.
+    async fn resume_point(&self, conversation: &ConversationId, page: &Page) -> Result<Position, StoreError> {
+        let held = self.hub.gaps.held(conversation);
+        let marks = held.iter().filter_map(|held| held.frame.mark.as_ref());
+        let first = marks.filter(|mark| mark.epoch == page.epoch).map(|mark| mark.seq).min();
+        let mut position = current(&self.store, conversation).await?;
+        if let Some(before) = first.map(|seq| seq - 1).filter(|before| *before < position.seq) {
+            let at = page.messages.iter().find(|message| message.seq == before);
+            position.seq = before;
+            position.server_msg_id = at.map(|message| message.server_msg_id.clone()).unwrap_or_default();
+        }
+        Ok(position)
     }
 }
 
