@@ -85,12 +85,15 @@ impl Ports {
             }
         };
         let mut reached = Reached::default();
+        // Queued as one: what a gateway gets of a batch leaves together.
+        let mut items = Vec::new();
         for (outgoing, here) in batch.iter().zip(here) {
-            let elsewhere = self.deliver_elsewhere(outgoing, &routes);
+            let elsewhere = self.deliver_elsewhere(outgoing, &routes, &mut items);
             for ((user, here), elsewhere) in outgoing.users.iter().zip(here).zip(elsewhere) {
                 reached.count(outgoing.is_present(*user), here, elsewhere);
             }
         }
+        self.bus.publish_all(items);
         reached
     }
 
@@ -112,8 +115,8 @@ impl Ports {
 
     /// Queues an item for a gateway.
     pub(crate) fn publish(&self, gateway: &GatewayRef, item: Item) {
-        let to = Destination { gateway: gateway.id.clone(), epoch: gateway.epoch };
-        self.bus.publish(to, BusItem { item: Some(item) });
+        let (to, item) = addressed(gateway, item);
+        self.bus.publish(to, item);
     }
 
     /// Per user, to how many connections here.
@@ -135,7 +138,12 @@ impl Ports {
     }
 
     /// Per user, how many devices elsewhere; one item per gateway.
-    fn deliver_elsewhere(&self, outgoing: &Outgoing, routes: &HashMap<UserId, Route>) -> Vec<u64> {
+    fn deliver_elsewhere(
+        &self,
+        outgoing: &Outgoing,
+        routes: &HashMap<UserId, Route>,
+        items: &mut Vec<(Destination, BusItem)>,
+    ) -> Vec<u64> {
         let mut by_gateway: Vec<(&GatewayRef, Vec<i64>)> = Vec::new();
         let mut counts = Vec::with_capacity(outgoing.users.len());
         for user in &outgoing.users {
@@ -153,7 +161,8 @@ impl Ports {
             counts.push(elsewhere);
         }
         for (gateway, users) in by_gateway {
-            self.publish(gateway, delivery(users, false, outgoing.class, &outgoing.envelope));
+            let item = delivery(users, false, outgoing.class, &outgoing.envelope);
+            items.push(addressed(gateway, item));
         }
         counts
     }
@@ -168,6 +177,12 @@ impl Ports {
         }
         None
     }
+}
+
+/// An item with its gateway, as the bus takes it.
+pub(super) fn addressed(gateway: &GatewayRef, item: Item) -> (Destination, BusItem) {
+    let to = Destination { gateway: gateway.id.clone(), epoch: gateway.epoch };
+    (to, BusItem { item: Some(item) })
 }
 
 fn delivery(user_ids: Vec<i64>, all: bool, class: Class, envelope: &Envelope) -> Item {

@@ -1,5 +1,5 @@
 //! The product's verbs: send, deliver, acknowledge, relay, attach, resume,
-//! kick, pull.
+//! kick, pull, reconcile, repair.
 //!
 //! The only place that sees messages, the hub and the three ports together.
 //! Order of work for a send: validate → dedup + seq + append → ack the sender
@@ -12,12 +12,15 @@
 mod acknowledge;
 mod attach;
 mod deliver;
+mod group;
 mod inbox;
 mod kick;
 mod lane;
 mod pull;
+mod reconcile;
 mod refresh;
 mod relay;
+mod repair;
 mod resume;
 mod send;
 
@@ -60,6 +63,8 @@ pub(crate) struct Ports {
     pub ids: Mutex<IdSource>,
     /// Longest a send waits for the store.
     pub send_wait: Duration,
+    /// Members of a group up to which all are told of each other's positions.
+    pub receipt_members: u64,
 }
 
 /// The verbs, as queues to the tasks that do them.
@@ -83,6 +88,7 @@ impl Pipeline {
         let lanes = lane::start(&ports, stop);
         let relays = relay::start(&ports, stop);
         let reports = acknowledge::start(&ports, stop);
+        reconcile::start(&ports, stop);
         let (refreshes, departures) = refresh::start(&ports, stop);
         let pulls = Arc::new(Semaphore::new(pull::MAX_CONCURRENT));
         let send_room = Arc::new(Semaphore::new(lane::MAX_BYTES));

@@ -130,6 +130,11 @@ pub(crate) struct Metrics {
     pub bus_ignored_broken: Counter,
     pub bus_gaps: Counter,
     pub bus_lag_seconds: Histogram,
+    pub reconcile_hole: Counter,
+    pub reconcile_new_source: Counter,
+    pub reconcile_resubscribed: Counter,
+    pub reconcile_lease: Counter,
+    pub reconciled: Counter,
     pub redis_up: Gauge,
     pub redis_reconnects: Counter,
     pub redis_commands: Counter,
@@ -245,6 +250,10 @@ impl Metrics {
         };
         let ignored =
             |r| labelled("tidegate_bus_ignored_total", "Bus messages ignored, by reason.", "reason", r);
+        let reconcile = |c| {
+            let help = "Times messages for this gateway may have been lost, by cause.";
+            labelled("tidegate_reconciliations_total", help, "cause", c)
+        };
         Self {
             connections: gauge("tidegate_connections", "Live connections."),
             users: gauge("tidegate_users", "Users with at least one live connection here."),
@@ -327,6 +336,14 @@ impl Metrics {
             bus_lag_seconds: seconds(
                 "tidegate_bus_lag_seconds",
                 "From publish to receipt, by the two clocks.",
+            ),
+            reconcile_hole: reconcile("hole"),
+            reconcile_new_source: reconcile("new_source"),
+            reconcile_resubscribed: reconcile("resubscribed"),
+            reconcile_lease: reconcile("lease"),
+            reconciled: counter(
+                "tidegate_reconciled_conversations_total",
+                "Conversations looked at for what was lost.",
             ),
             redis_up: gauge("tidegate_redis_up", "1 while Redis answers and the channel is subscribed."),
             redis_reconnects: counter(
