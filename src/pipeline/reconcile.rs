@@ -5,6 +5,9 @@
 //! to serve. One round runs at a time; disturbances that come meanwhile are
 //! the next one. While the store is away a round waits for it.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,8 @@
 
 mod publisher;
 mod subscriber;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::sync::Arc;
