@@ -49,6 +49,6 @@ impl Ports {
     fn tell_members_here(&self, _conversation: &ConversationId, _mver: u64, _news: &[News]) {}
 
     /// Registers the interest in every group with members here again.
-    #[expect(clippy::unused_async, clippy::unused_self, reason = "until the hub knows the members here")]
+    #[expect(clippy::unused_async, reason = "until the hub knows the members here")]
     pub(crate) async fn register_interest(&self) {}
 }

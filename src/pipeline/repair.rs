@@ -8,6 +8,6 @@ use crate::types::ConversationId;
 impl Ports {
     /// Compares the end of a log with what connections here got of it, and
     /// repairs.
-    #[expect(clippy::unused_async, clippy::unused_self, reason = "until positions per connection are kept")]
+    #[expect(clippy::unused_async, reason = "until positions per connection are kept")]
     pub(crate) async fn catch_up(&self, _conversation: &ConversationId, _top: &Top) {}
 }
