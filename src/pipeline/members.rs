@@ -57,15 +57,17 @@ impl Pipeline {
     pub(crate) fn is_member(&self, user: UserId, conversation: &ConversationId) -> bool {
         match conversation {
             ConversationId::P2p(..) => conversation.peer_of(user).is_some(),
-            ConversationId::Group(_) => {
-                let room = self.ports.hub.rooms.get(conversation);
-                room.is_some_and(|room| room.since(user).is_some())
-            }
+            ConversationId::Group(_) => self.ports.is_in_room(user, conversation),
         }
     }
 }
 
 impl Ports {
+    /// Whether a user was taken into a group's room.
+    pub(super) fn is_in_room(&self, user: UserId, group: &ConversationId) -> bool {
+        self.hub.rooms.get(group).is_some_and(|room| room.since(user).is_some())
+    }
+
     /// Registers interest in these groups on behalf of a user with a
     /// connection here, and takes him in; returns where each ends.
     pub(super) async fn join_rooms(
@@ -163,7 +165,7 @@ impl Ports {
     }
 
     /// Takes a user in or out, as the store says.
-    async fn look_up_member(&self, conversation: &ConversationId, user: UserId) {
+    pub(super) async fn look_up_member(&self, conversation: &ConversationId, user: UserId) {
         let mut joined = self.join_rooms(user, vec![conversation.clone()]).await;
         for _ in 1..ATTEMPTS {
             if joined.is_ok() {
@@ -202,7 +204,7 @@ impl Ports {
     /// Registers interest anew for everybody here, at a paced rate: after an
     /// outage nothing is known of what the store holds, nor of who has joined
     /// meanwhile.
-    pub(crate) async fn rejoin_all(&self) {
+    pub(crate) async fn register_interest(&self) {
         let mut users: Vec<UserId> = self.hub.all().iter().map(|peer| peer.identity.user).collect();
         users.sort_unstable();
         users.dedup();

@@ -101,6 +101,7 @@ pub(crate) struct Metrics {
     pub dropped_bus_full: Counter,
     pub dropped_bus_error: Counter,
     pub dropped_membership_full: Counter,
+    pub dropped_room_outdated: Counter,
     pub interests_forgotten: Counter,
     pub bus_published: Counter,
     pub bus_received: Counter,
@@ -109,6 +110,11 @@ pub(crate) struct Metrics {
     pub bus_ignored_broken: Counter,
     pub bus_gaps: Counter,
     pub bus_lag_seconds: Histogram,
+    pub reconcile_hole: Counter,
+    pub reconcile_new_source: Counter,
+    pub reconcile_resubscribed: Counter,
+    pub reconcile_lease: Counter,
+    pub reconciled: Counter,
     pub redis_up: Gauge,
     pub redis_reconnects: Counter,
     pub redis_commands: Counter,
@@ -240,6 +246,10 @@ impl Metrics {
         };
         let ignored =
             |r| labelled("tidegate_bus_ignored_total", "Bus messages ignored, by reason.", "reason", r);
+        let reconcile = |c| {
+            let help = "Times messages for this gateway may have been lost, by cause.";
+            labelled("tidegate_reconciliations_total", help, "cause", c)
+        };
         Self {
             connections: gauge("tidegate_connections", "Live connections."),
             users: gauge("tidegate_users", "Users with at least one live connection here."),
@@ -334,6 +344,7 @@ impl Metrics {
             dropped_bus_full: dropped("bus_queue_full"),
             dropped_bus_error: dropped("bus_publish_failed"),
             dropped_membership_full: dropped("membership_queue_full"),
+            dropped_room_outdated: dropped("group_outdated"),
             interests_forgotten: counter(
                 "tidegate_group_interests_forgotten_total",
                 "Interests of dead gateways that were taken back.",
@@ -357,6 +368,14 @@ impl Metrics {
             bus_lag_seconds: seconds(
                 "tidegate_bus_lag_seconds",
                 "From publish to receipt, by the two clocks.",
+            ),
+            reconcile_hole: reconcile("hole"),
+            reconcile_new_source: reconcile("new_source"),
+            reconcile_resubscribed: reconcile("resubscribed"),
+            reconcile_lease: reconcile("lease"),
+            reconciled: counter(
+                "tidegate_reconciled_conversations_total",
+                "Conversations looked at for what was lost.",
             ),
             redis_up: gauge("tidegate_redis_up", "1 while Redis answers and the channel is subscribed."),
             redis_reconnects: counter(
