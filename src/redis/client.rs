@@ -44,9 +44,9 @@ pub(crate) enum Link {
     Up {
         /// Counts connections; another number = it was lost in between.
         generation: u64,
-        /// The replication id the server reported: another one = another
+        /// The replication id the server reported, and what a restore named: another one = another
         /// history.
-        replid: String,
+        history: String,
         /// The level its settings confirm for a write: 1 or 2.
         level: u32,
     },
@@ -222,7 +222,7 @@ async fn supervise(shared: Arc<Shared>) {
                     metrics().redis_reconnects.increment(1);
                 }
                 shared.connection.send_replace(Some(connection.clone()));
-                shared.link.send_replace(Link::Up { generation, replid, level });
+                shared.link.send_replace(Link::Up { generation, history: replid, level });
                 let why = watch_over(&shared, connection).await;
                 warn!(error = %why, "redis lost; reconnecting");
                 shared.connection.send_replace(None);

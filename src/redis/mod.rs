@@ -20,4 +20,4 @@ pub(crate) use client::{Call, Client, Link, RedisError, is_permanent};
 pub(crate) use keys::Keys;
 pub(crate) use lease::{Lease, LeaseError, LeaseRecord, Renewal};
 pub(crate) use node::NodeLease;
-pub(crate) use script::{APPEND, BIND, POSITION, UNBIND};
+pub(crate) use script::{APPEND, BIND, CREATE, DELETE, JOIN, LEAVE, MEMBER, POSITION, UNBIND};

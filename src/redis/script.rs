@@ -26,7 +26,18 @@ pub(crate) static APPEND: LazyLock<Script> = LazyLock::new(|| script(include_str
 /// Raises what a user has received and read.
 pub(crate) static POSITION: LazyLock<Script> = LazyLock::new(|| script(include_str!("position.lua")));
 
+/// Registers a gateway's interest in a group.
+pub(crate) static JOIN: LazyLock<Script> = LazyLock::new(|| script(include_str!("join.lua")));
+/// Takes it back.
+pub(crate) static LEAVE: LazyLock<Script> = LazyLock::new(|| script(include_str!("leave.lua")));
+/// One step of making a group.
+pub(crate) static CREATE: LazyLock<Script> = LazyLock::new(|| script(include_str!("create.lua")));
+/// Removes a group.
+pub(crate) static DELETE: LazyLock<Script> = LazyLock::new(|| script(include_str!("delete.lua")));
+/// Changes one user's membership, or his place on the blacklist.
+pub(crate) static MEMBER: LazyLock<Script> = LazyLock::new(|| script(include_str!("member.lua")));
+
 /// All of them, to be loaded on connecting.
-pub(super) fn all() -> [&'static Script; 5] {
-    [&BIND, &UNBIND, &LEASE, &APPEND, &POSITION]
+pub(super) fn all() -> [&'static Script; 10] {
+    [&BIND, &UNBIND, &LEASE, &APPEND, &POSITION, &JOIN, &LEAVE, &CREATE, &DELETE, &MEMBER]
 }
