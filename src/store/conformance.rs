@@ -159,6 +159,8 @@ async fn memory() {
 async fn redis() {
     let server = TestRedis::start();
     suite(Store::Redis(RedisStore::new(server.client().await, TestRedis::keys()))).await;
+    let server = TestRedis::start();
+    suite_groups(&Store::Redis(RedisStore::new(server.client().await, TestRedis::keys()))).await;
 }
 
 #[tokio::test]
