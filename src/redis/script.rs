@@ -15,6 +15,35 @@ fn script(code: &'static str) -> Script {
     Script { code, sha: redis::Script::new(code).get_hash().to_owned() }
 }
 
+/// One script call in a pipeline.
+#[derive(Debug)]
+pub struct Call {
+    command: redis::Cmd,
+}
+
+impl Call {
+    /// Calls `script` on `keys`; arguments follow by [`Call::arg`].
+    #[must_use]
+    pub fn new(script: &Script, keys: &[String]) -> Self {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&script.sha).arg(keys.len()).arg(keys);
+        Self { command }
+    }
+
+    /// Appends an argument.
+    #[must_use]
+    pub fn arg(mut self, value: impl redis::ToRedisArgs) -> Self {
+        self.command.arg(value);
+        self
+    }
+}
+
+impl From<Call> for redis::Cmd {
+    fn from(call: Call) -> Self {
+        call.command
+    }
+}
+
 /// Bind, refresh and re-bind of a user's devices on one gateway.
 pub(crate) static BIND: LazyLock<Script> = LazyLock::new(|| script(include_str!("bind.lua")));
 /// Compare-and-delete of one device.

@@ -8,7 +8,7 @@ use redis::{RedisResult, Value};
 
 use super::super::{Append, Appended, Appends, Refused, StoreError, encode};
 use super::{RedisStore, Told, audience, parse};
-use crate::redis::{APPEND, Call, Link};
+use crate::redis::{APPEND, Assurance, Call, Link, Wait};
 use crate::telemetry::metrics;
 use crate::types::{ConversationId, unix_ms};
 
@@ -33,7 +33,12 @@ impl RedisStore {
         let unknown = || Err(StoreError::Unavailable);
         let mut appends =
             Appends { outcomes: batch.iter().map(|_| unknown()).collect(), ..Appends::default() };
-        let Link::Up { history, .. } = self.link.borrow().clone() else { return appends };
+        let Link::Up { generation, history, assurance } = self.link.borrow().clone() else { return appends };
+        if assurance.short.is_some() {
+            // Rather not at all than weaker than configured.
+            metrics().unconfirmed.increment(1);
+            return appends;
+        }
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (index, append) in batch.iter().enumerate() {
             match groups.iter_mut().find(|group| *group.conversation == append.conversation) {
@@ -58,7 +63,7 @@ impl RedisStore {
             group.command = commands.len();
             commands.push(self.append_call(group, batch, &history));
         }
-        let Ok(replies) = self.client.pipeline(commands).await else { return appends };
+        let Ok(replies) = self.client.pipeline_on(generation, commands).await else { return appends };
         let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
         for group in groups {
             let mut take = |index: usize| replies.get_mut(index).and_then(Option::take);
@@ -86,7 +91,30 @@ impl RedisStore {
                 appends.audiences.insert(group.conversation.clone(), Arc::new(audience(told)));
             }
         }
+        self.confirm(generation, &assurance, &mut appends).await;
         appends
+    }
+
+    /// What is in the log, now or since an earlier try, is told only once it is
+    /// as durable as it was to be. Tried again, it is a duplicate of itself.
+    async fn confirm(&self, generation: u64, wanted: &Assurance, appends: &mut Appends) {
+        let in_log = |outcome: &Result<Appended, StoreError>| {
+            matches!(outcome, Ok(Appended::Stored { .. } | Appended::Duplicate { .. }))
+        };
+        if !appends.outcomes.iter().any(in_log) {
+            return;
+        }
+        let confirmed = self.client.confirm(generation, wanted.wait).await;
+        let holds = matches!(&*self.link.borrow(), Link::Up { generation: now, assurance, .. }
+            if *now == generation && assurance.level >= wanted.level);
+        if confirmed.is_ok() && (holds || wanted.wait != Wait::Nothing) {
+            return;
+        }
+        metrics().unconfirmed.increment(1);
+        for outcome in appends.outcomes.iter_mut().filter(|outcome| in_log(outcome)) {
+            *outcome = Err(StoreError::Unavailable);
+        }
+        appends.audiences.clear();
     }
 
     /// Whether both members' indexes name the conversation. A first message

@@ -43,8 +43,8 @@ impl RedisStore {
     }
 
     pub(super) fn level(&self) -> u32 {
-        match *self.link.borrow() {
-            Link::Up { level, .. } => level,
+        match &*self.link.borrow() {
+            Link::Up { assurance, .. } => assurance.level,
             Link::Down => 1,
         }
     }
