@@ -67,6 +67,7 @@ pub(crate) struct Metrics {
     pub epochs_raised: Counter,
     pub append_seconds: Histogram,
     pub ack_level: Gauge,
+    pub unconfirmed: Counter,
     pub deliveries_local: Counter,
     pub deliveries_remote: Counter,
     pub deliveries_offline: Counter,
@@ -289,6 +290,10 @@ impl Metrics {
                 "Duration of one batch of appends.",
             ),
             ack_level: gauge("tidegate_ack_level", "Level at which sends are acknowledged: 1, 2 or 3."),
+            unconfirmed: counter(
+                "tidegate_store_unconfirmed_total",
+                "Batches of appends not acknowledged for want of their level.",
+            ),
             deliveries_local: deliveries("local"),
             deliveries_remote: deliveries("remote"),
             deliveries_offline: deliveries("offline"),
