@@ -211,6 +211,7 @@ impl Gateway {
             store,
             ids: Mutex::new(IdSource::new(node)),
             send_wait: self.config.limits.send_wait,
+            receipt_members: self.config.groups.receipt_members,
         }
     }
 }

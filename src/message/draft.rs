@@ -72,7 +72,9 @@ impl Draft {
         match conversation {
             ConversationId::P2p(lo, hi) if from == lo || from == hi || from == UserId::SYSTEM => {}
             // The same answer for what does not exist and what is not yours.
-            ConversationId::P2p(..) | ConversationId::Group(_) => return Err(DraftError::NotFound),
+            ConversationId::P2p(..) => return Err(DraftError::NotFound),
+            // Who is in a group is asked in the same step as the append.
+            ConversationId::Group(_) => {}
         }
         match MessageType::try_from(request.r#type) {
             Ok(MessageType::Unspecified) => return Err(invalid("type must be set")),

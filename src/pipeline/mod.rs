@@ -1,5 +1,5 @@
 //! The product's verbs: send, deliver, acknowledge, relay, attach, resume,
-//! kick, pull.
+//! kick, pull, change members, look back.
 //!
 //! The only place that sees messages, the hub and the three ports together.
 //! Order of work for a send: validate → dedup + seq + append → ack the sender
@@ -12,9 +12,12 @@
 mod acknowledge;
 mod attach;
 mod deliver;
+mod history;
 mod inbox;
 mod kick;
 mod lane;
+mod members;
+mod membership;
 mod pull;
 mod refresh;
 mod relay;
@@ -29,7 +32,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use acknowledge::Report;
-pub(crate) use deliver::Outgoing;
+pub(crate) use deliver::{Outgoing, Reached};
 pub(crate) use inbox::Inbox;
 pub(crate) use kick::KickRequest;
 pub(crate) use pull::Pull;
@@ -60,6 +63,8 @@ pub(crate) struct Ports {
     pub ids: Mutex<IdSource>,
     /// Longest a send waits for the store.
     pub send_wait: Duration,
+    /// Members of a group up to which all are told what happens to one.
+    pub receipt_members: u64,
 }
 
 /// The verbs, as queues to the tasks that do them.

@@ -108,6 +108,9 @@ pub(crate) struct Metrics {
     pub epochs_raised: Counter,
     pub append_seconds: Histogram,
     pub ack_level: Gauge,
+    pub retention_messages: Counter,
+    pub retention_conversations: Counter,
+    pub retention_rounds: Counter,
     pub deliveries_local: Counter,
     pub deliveries_remote: Counter,
     pub deliveries_offline: Counter,
@@ -284,6 +287,18 @@ impl Metrics {
                 "Duration of one batch of appends.",
             ),
             ack_level: gauge("tidegate_ack_level", "Level at which sends are acknowledged: 1, 2 or 3."),
+            retention_messages: counter(
+                "tidegate_retention_messages_total",
+                "Messages removed, past their time.",
+            ),
+            retention_conversations: counter(
+                "tidegate_retention_conversations_total",
+                "Conversations looked at for such messages.",
+            ),
+            retention_rounds: counter(
+                "tidegate_retention_rounds_total",
+                "Complete rounds through all conversations.",
+            ),
             deliveries_local: deliveries("local"),
             deliveries_remote: deliveries("remote"),
             deliveries_offline: deliveries("offline"),

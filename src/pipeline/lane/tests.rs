@@ -38,6 +38,7 @@ impl World {
             store: Store::Flaky(FlakyStore::new(fates)),
             ids: parking_lot::Mutex::new(IdSource::new(0)),
             send_wait: SEND_WAIT,
+            receipt_members: 200,
             own,
             hub,
         };
