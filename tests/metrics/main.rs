@@ -22,6 +22,7 @@ mod copies;
 mod frames;
 mod messages;
 mod outages;
+mod retention;
 mod scrape;
 
 use std::collections::BTreeSet;
@@ -57,6 +58,7 @@ const MOVED: &[&[Series]] = &[
     outages::STOLEN,
     outages::HANGING,
     outages::RAISED,
+    retention::RETENTION,
 ];
 
 /// What no test here moves, and why not.
