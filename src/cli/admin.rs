@@ -72,6 +72,16 @@ impl Admin {
         self.call(Method::POST, path, Some(body), limit).await
     }
 
+    /// `PUT path` with a JSON body. Answers outside 2xx are a [`Problem`].
+    pub async fn put_json(&self, path: &str, body: &Value, limit: Duration) -> Result<Value> {
+        self.call(Method::PUT, path, Some(body), limit).await
+    }
+
+    /// `DELETE path`. Answers outside 2xx are a [`Problem`].
+    pub async fn delete_json(&self, path: &str, limit: Duration) -> Result<Value> {
+        self.call(Method::DELETE, path, None, limit).await
+    }
+
     async fn call(&self, method: Method, path: &str, body: Option<&Value>, limit: Duration) -> Result<Value> {
         let what = format!("{method} http://{}{path}", self.authority);
         match timeout(limit, self.exchange(method, path, body)).await {
