@@ -1,6 +1,10 @@
 //! Groups as a backend makes and changes them, and as their members see it.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test says no")]
+
 mod common;
+
+use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use common::http::Reply;
@@ -337,4 +341,42 @@ async fn a_message_is_stored_once_over_http() {
     assert_problem(&post_text(&http, 7, "m-3").await, 404, "not found");
     let nowhere = json!({"conversationId": "g:none", "clientMsgId": "m", "textContent": "x"});
     assert_problem(&http.post("/v1/messages", &nowhere).await, 404, "not found");
+}
+
+/// What `tidegate` prints with these arguments, and whether it went well.
+fn run(gateway: &Gateway, line: &str) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let args: Vec<&str> = line.split(' ').collect();
+    command.args(&args).stdin(Stdio::null()).env_remove("TIDEGATE_ADMIN_API_KEY");
+    match args[0] {
+        "group" => command.arg("--admin").arg(format!("http://{}", gateway.admin)),
+        _ => command.arg("--url").arg(format!("ws://{}/ws", gateway.listen)),
+    };
+    let output = command.output().unwrap();
+    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[tokio::test]
+async fn the_command_line_makes_and_changes_groups() {
+    let gateway = Gateway::start(Options::new()).await;
+    let says = |line: &str| {
+        let (good, said) = run(&gateway, line);
+        assert!(good, "{line}: {said}");
+        said
+    };
+    let refused = |line: &str, word: &str| {
+        let (good, said) = run(&gateway, line);
+        assert!(!good && said.contains(word), "{line}: {said}");
+    };
+    for _ in 0..2 {
+        assert_eq!(says("group create g:team 1 2 --owner 3"), "g:team members=3\n");
+    }
+    refused("group create g:team 1", "409");
+    assert_eq!(says("group add g:team 4 5"), "4 member\n5 member\n");
+    assert_eq!(says("group remove g:team 5"), "5 removed\n");
+    refused("group remove g:team 5", "404");
+    assert_eq!(says("group list g:team"), "1 member\n2 member\n3 owner\n4 member\n");
+    let sent = says("send --user 4 --to g:team hello");
+    assert!(sent.starts_with("stored g:team seq=1 "), "{sent}");
+    refused("send --user 5 --to g:team hello", "NOT_FOUND");
 }

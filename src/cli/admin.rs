@@ -20,10 +20,10 @@ use tokio::time::timeout;
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminArgs {
     /// Address of the gateway's admin listener
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7701")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7701", global = true)]
     pub admin: String,
     /// Key of the admin listener, where it asks for one [env: TIDEGATE_ADMIN_API_KEY]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", global = true)]
     pub api_key: Option<String>,
 }
 

@@ -74,7 +74,7 @@ impl World {
             heard.lock().push(membership);
         });
         let deaf: Receiver = Arc::new(|_, item| panic!("{item:?}"));
-        MemoryBus::join(Arc::clone(&exchange), at(&other), hears);
+        let _joined = MemoryBus::join(Arc::clone(&exchange), at(&other), hears);
         let ports = Ports {
             hub: Arc::new(Hub::new(OutboxLimits { bytes: 1 << 20, frames: 1_000 })),
             routes: Routes::Memory(MemoryRoutes::new(Arc::clone(&table), own.clone())),
