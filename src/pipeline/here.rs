@@ -28,7 +28,7 @@ impl Ports {
 
     /// Begins to hand over: `front` first, and then what comes behind `start`.
     pub(crate) fn open(&self, peer: &Peer, front: Vec<Frame>, start: Start) {
-        for mark in peer.outbox.open(front, start) {
+        for mark in peer.outbox.open(front, start, peer.limits()) {
             self.hub.gaps.note(&mark.conversation, monotonic_ms(), None);
         }
     }
@@ -70,6 +70,7 @@ impl Ports {
         if hot {
             return self.hint_room(room, &members, frame, except, now_ms);
         }
+        room.keep_on(mark, &frame.bytes);
         let mut early = Early::default();
         let taken = members.iter().map(|(user, _)| early.offer(&self.hub.peers(*user), frame, except)).sum();
         self.wait_behind(&early, frame, except);

@@ -79,10 +79,10 @@ impl Ports {
         let id = message_id(&position.server_msg_id);
         let place = Place::new(&conversation, position.epoch, position.seq, id);
         let proof = if hidden { Some(Proof::Valid) } else { prove_against(&place, &page) };
+        // He goes on behind what is none of his.
+        let have = if hidden { (since, 0) } else { (position.seq, id) };
         match proof {
-            Some(Proof::Valid) => {
-                Ok(answer(&conversation, from.max(1), page, budget, start, (position.seq, id)))
-            }
+            Some(Proof::Valid) => Ok(answer(&conversation, from.max(1), page, budget, start, have)),
             None => Ok(hint(&conversation, page.epoch, page.top, start)),
             Some(proof) => {
                 let current = current(&self.store, &conversation).await?;
