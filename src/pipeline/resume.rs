@@ -73,7 +73,7 @@ impl Ports {
         let from = if hidden { since.saturating_add(1) } else { position.seq };
         // The message at the position comes along, as its proof. Nothing more
         // is read than there is room for.
-        let limit = if *budget == 0 { 1 } else { MAX_MESSAGES + 1 };
+        let limit = if *budget == 0 { 1 } else { MAX_MESSAGES + usize::from(!hidden) };
         let span = Span { from, limit, max_bytes: *budget, direction: Direction::Forward };
         let page = self.store.page(&conversation, span).await?;
         let id = message_id(&position.server_msg_id);

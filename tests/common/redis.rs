@@ -77,8 +77,13 @@ impl Redis {
         self.port = primary.port;
     }
 
-    /// Starts a server on the same port, with what was persisted, if anything.
+    /// Starts an empty server on the same port.
     pub async fn start_empty(&mut self) {
+        self.start_again().await;
+    }
+
+    /// Starts a server on the same port, with what was persisted, if anything.
+    pub async fn start_again(&mut self) {
         assert!(self.child.is_none(), "stop it first");
         let end = Instant::now() + START;
         while !self.try_start_again().await {
