@@ -152,18 +152,6 @@ impl Room {
         }
     }
 
-    /// Keeps a message that was pushed, if others are kept: a tail ends where
-    /// the log does.
-    pub(crate) fn keep_on(&self, mark: &Arc<Mark>, envelope: &Bytes) {
-        let used = {
-            let state = self.state.lock();
-            (!state.tail.is_empty()).then_some(state.used)
-        };
-        if let Some(used) = used {
-            self.keep(mark, envelope, used);
-        }
-    }
-
     /// The kept messages from `from` on, if the tail reaches back so far;
     /// `None` where the log must be read.
     #[must_use]

@@ -70,7 +70,6 @@ impl Ports {
         if hot {
             return self.hint_room(room, &members, frame, except, now_ms);
         }
-        room.keep_on(mark, &frame.bytes);
         let mut early = Early::default();
         let taken = members.iter().map(|(user, _)| early.offer(&self.hub.peers(*user), frame, except)).sum();
         self.wait_behind(&early, frame, except);
