@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::membership::event_frame;
 use super::{Pipeline, Ports};
-use crate::hub::Peer;
+use crate::hub::{Peer, Room};
 use crate::message::message_id;
 use crate::store::{Joined, StoreError};
 use crate::task::spawn_core;
@@ -109,26 +109,30 @@ impl Ports {
 
     /// Reads a room's members again if what waits for it is newer.
     pub(super) async fn reload_for(&self, conversation: &ConversationId) -> Result<(), StoreError> {
-        let Some(room) = self.hub.rooms.get(conversation) else { return Ok(()) };
-        if self.hub.gaps.mver(conversation) <= room.mver() {
-            return Ok(());
+        let outdated = |room: Arc<Room>| self.hub.gaps.mver(conversation) > room.mver();
+        if self.hub.rooms.get(conversation).is_some_and(outdated) {
+            metrics().room_reloads.increment(1);
+            self.reload(conversation).await?;
         }
-        metrics().room_reloads.increment(1);
+        Ok(())
+    }
+
+    /// Reads a room's members again; whoever is none any more is out.
+    pub(super) async fn reload(&self, conversation: &ConversationId) -> Result<(), StoreError> {
+        let Some(room) = self.hub.rooms.get(conversation) else { return Ok(()) };
         let users: Vec<UserId> = room.members().into_iter().map(|(user, _)| user).collect();
-        let roster = self.store.roster(conversation, &users).await?;
-        let (mver, members) = match roster {
-            Some(roster) => (roster.audience.mver, roster.members),
-            None => (u64::MAX, vec![None; users.len()]),
+        let Some(roster) = self.store.roster(conversation, &users).await? else {
+            // Whoever comes from now on comes into another group of this name.
+            users.into_iter().for_each(|user| self.take_out(conversation, user));
+            room.forget_tail();
+            return Ok(());
         };
-        let entries: Vec<_> = users
-            .into_iter()
-            .zip(members)
-            .map(|(user, member)| (user, member.map(|m| m.since_seq)))
-            .collect();
-        room.reload(mver, &entries);
-        for (user, since) in entries {
-            if since.is_none() {
-                self.forget_conversation(user, conversation);
+        let since = roster.members.into_iter().map(|member| member.map(|member| member.since_seq));
+        let entries: Vec<_> = users.into_iter().zip(since).collect();
+        room.reload(roster.audience.mver, &entries);
+        for (user, _) in entries.iter().filter(|(_, since)| since.is_none()) {
+            if room.since(*user).is_none() {
+                self.forget_conversation(*user, conversation);
             }
         }
         Ok(())
@@ -156,8 +160,12 @@ impl Ports {
             for user in &told {
                 self.take_out(&conversation, *user);
             }
-        } else if conversation.is_group() {
-            self.look_up_members(&conversation, &affected).await;
+            room.iter().for_each(|room| room.forget_tail());
+        } else if conversation.is_group()
+            && self.look_up_members(&conversation, &affected).await
+            && let Some(room) = &room
+        {
+            room.advance(membership.mver);
         }
         for user in told {
             self.hub.deliver(user, &event_frame(membership, user), None);
@@ -169,8 +177,8 @@ impl Ports {
         self.forget_conversation(user, conversation);
     }
 
-    /// Takes users in or out, as the store says.
-    pub(super) async fn look_up_members(&self, group: &ConversationId, users: &[UserId]) {
+    /// Takes users in or out, as the store says; returns whether it did.
+    pub(super) async fn look_up_members(&self, group: &ConversationId, users: &[UserId]) -> bool {
         let wanted: Vec<_> = users.iter().map(|user| (group.clone(), *user)).collect();
         for _ in 0..ATTEMPTS {
             match self.take_in(&wanted).await {
@@ -181,13 +189,14 @@ impl Ports {
                             None => self.take_out(group, *user),
                         }
                     }
-                    return;
+                    return true;
                 }
                 Err(_) => sleep(RETRY).await,
             }
         }
         // The next reconnection of the store finds it.
         tracing::warn!(%group, "a change of members is not applied yet");
+        false
     }
 
     /// A user's connections go on where he joined.
@@ -206,7 +215,7 @@ impl Ports {
 
     /// Registers interest anew for everybody here, at a paced rate: after an
     /// outage nothing is known of what the store holds, nor of who has joined
-    /// meanwhile.
+    /// or left meanwhile.
     pub(crate) async fn register_interest(&self) {
         let mut users: Vec<UserId> = self.hub.all().iter().map(|peer| peer.identity.user).collect();
         users.sort_unstable();
@@ -215,10 +224,24 @@ impl Ports {
             for user in chunk {
                 while let Err(error) = self.rejoin(*user).await {
                     tracing::debug!(%error, "groups are not read yet");
+                    if matches!(error, StoreError::Broken(_)) {
+                        break;
+                    }
                     sleep(RETRY).await;
                 }
             }
             sleep(Duration::from_millis(10)).await;
+        }
+        for room in self.hub.rooms.all() {
+            // Its count of changes may be of another store.
+            room.doubt();
+            while let Err(error) = self.reload(&room.conversation).await {
+                tracing::debug!(%error, group = %room.conversation, "members are not read yet");
+                if matches!(error, StoreError::Broken(_)) {
+                    break;
+                }
+                sleep(RETRY).await;
+            }
         }
     }
 

@@ -116,7 +116,7 @@ impl Ports {
         let room = usize::try_from(self.hub.limits().bytes).unwrap_or(usize::MAX);
         let max_bytes = MAX_BYTES.min(room / 4);
         let forward = request.direction() == Direction::Forward;
-        if let Some(page) = self.tail_page(peer, &conversation, request, limit, max_bytes) {
+        if let Some(page) = self.tail_page(peer, &conversation, request, limit, max_bytes, known) {
             metrics().pulls_tail.increment(1);
             self.answer_sync(peer, trace_id, request, &conversation, page, known).await;
             return Ok(());
@@ -162,7 +162,8 @@ impl Ports {
         }
     }
 
-    /// A forward page of what a busy group's room keeps, where that is enough.
+    /// A forward page of what a busy group's room keeps, where that is enough
+    /// and reaches as far as is known.
     fn tail_page(
         &self,
         peer: &Peer,
@@ -170,6 +171,7 @@ impl Ports {
         request: &SyncReq,
         limit: usize,
         max_bytes: usize,
+        known: i64,
     ) -> Option<Page> {
         if request.direction() != Direction::Forward || !conversation.is_group() {
             return None;
@@ -178,7 +180,7 @@ impl Ports {
         let since = room.since(peer.identity.user)?;
         let tail = room.tail(request.from_seq).filter(|_| request.from_seq > since)?;
         let (first, last) = (tail.first()?.0.clone(), tail.last()?.0.clone());
-        if names_history(request) && request.epoch != first.epoch {
+        if last.seq < known || (names_history(request) && request.epoch != first.epoch) {
             return None;
         }
         let mut bytes = 0;
