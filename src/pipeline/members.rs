@@ -27,6 +27,10 @@ pub(super) const MAX_INDEX: usize = 10_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Users whose groups are read at a time after an outage.
 const REJOIN_BATCH: usize = 200;
+/// Pause between two such batches.
+const REJOIN_PAUSE: Duration = Duration::from_millis(10);
+/// Memberships looked up in one round trip.
+const JOIN_BATCH: usize = 1_000;
 /// How often a store that does not answer is asked about a change.
 const ATTEMPTS: u32 = 5;
 const RETRY: Duration = Duration::from_millis(300);
@@ -113,6 +117,18 @@ impl Ports {
         if self.hub.rooms.get(conversation).is_some_and(outdated) {
             metrics().room_reloads.increment(1);
             self.reload(conversation).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads a room's members again if the store knows of a change that is not
+    /// known here.
+    pub(super) async fn check_members(&self, group: &ConversationId) -> Result<(), StoreError> {
+        let Some(room) = self.hub.rooms.get(group) else { return Ok(()) };
+        let roster = self.store.roster(group, &[]).await?;
+        if roster.is_none_or(|roster| roster.audience.mver > room.mver()) {
+            metrics().room_reloads.increment(1);
+            self.reload(group).await?;
         }
         Ok(())
     }
@@ -221,36 +237,36 @@ impl Ports {
         users.sort_unstable();
         users.dedup();
         for chunk in users.chunks(REJOIN_BATCH) {
-            for user in chunk {
-                while let Err(error) = self.rejoin(*user).await {
-                    tracing::debug!(%error, "groups are not read yet");
-                    if matches!(error, StoreError::Broken(_)) {
-                        break;
-                    }
-                    sleep(RETRY).await;
+            if !insistently(|| self.rejoin(chunk)).await {
+                // One of them spoils it for all.
+                for user in chunk {
+                    insistently(|| self.rejoin(std::slice::from_ref(user))).await;
                 }
             }
-            sleep(Duration::from_millis(10)).await;
+            sleep(REJOIN_PAUSE).await;
         }
         for room in self.hub.rooms.all() {
             // Its count of changes may be of another store.
             room.doubt();
-            while let Err(error) = self.reload(&room.conversation).await {
-                tracing::debug!(%error, group = %room.conversation, "members are not read yet");
-                if matches!(error, StoreError::Broken(_)) {
-                    break;
-                }
-                sleep(RETRY).await;
-            }
+            insistently(|| self.reload(&room.conversation)).await;
         }
     }
 
-    /// Registers interest in all groups of a user.
-    pub(super) async fn rejoin(&self, user: UserId) -> Result<(), StoreError> {
-        let index = self.store.index(&[user], 0, 0, MAX_INDEX).await?.pop().unwrap_or_default();
-        let groups = index.into_iter().filter(ConversationId::is_group).collect();
-        for (group, joined) in self.join_rooms(user, groups).await? {
-            self.begin(&group, user, &joined);
+    /// Registers interest in all groups of these users.
+    pub(super) async fn rejoin(&self, users: &[UserId]) -> Result<(), StoreError> {
+        let indexes = self.store.index(users, 0, 0, MAX_INDEX).await?;
+        let of = |(user, index): (&UserId, Vec<ConversationId>)| {
+            let user = *user;
+            index.into_iter().filter(ConversationId::is_group).map(move |group| (group, user))
+        };
+        let wanted: Vec<_> = users.iter().zip(indexes).flat_map(of).collect();
+        for wanted in wanted.chunks(JOIN_BATCH) {
+            let joined = self.take_in(wanted).await?;
+            for ((group, user), joined) in wanted.iter().zip(joined) {
+                if let Some(joined) = joined {
+                    self.begin(group, *user, &joined);
+                }
+            }
         }
         Ok(())
     }
@@ -264,5 +280,19 @@ impl Ports {
             .filter(|room| room.online() > 0)
             .map(|room| room.conversation.clone())
             .collect()
+    }
+}
+
+/// Tries until the store answers; `false` = it answers nonsense.
+async fn insistently<F: Future<Output = Result<(), StoreError>>>(attempt: impl Fn() -> F) -> bool {
+    loop {
+        match attempt().await {
+            Ok(()) => return true,
+            Err(StoreError::Unavailable) => sleep(RETRY).await,
+            Err(StoreError::Broken(why)) => {
+                tracing::error!(why, "groups of some users are not followed");
+                return false;
+            }
+        }
     }
 }
