@@ -168,8 +168,8 @@ impl Ports {
         }
     }
 
-    /// A forward page of what a busy group's room keeps, where that is enough:
-    /// it holds the newest message known of (`known`).
+    /// A forward page of what a busy group's room keeps, where that is enough
+    /// and reaches as far as is known.
     fn tail_page(
         &self,
         peer: &Peer,

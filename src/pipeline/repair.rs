@@ -115,8 +115,14 @@ impl Ports {
             direction: Direction::Forward,
         };
         let page = self.store.page(conversation, span).await?;
+        // Read behind it: who was removed before one of these was stored is
+        // out by now.
+        self.reload(conversation).await?;
         let mut proofs = Vec::with_capacity(places.len());
         for (peer, place) in places {
+            if conversation.is_group() && !self.is_in_room(peer.identity.user, conversation) {
+                continue;
+            }
             let proof = prove_against(&place, &page);
             proofs.push((peer, place, proof));
         }
