@@ -66,6 +66,7 @@ const MOVED: &[&[Series]] = &[
     outages::STOLEN,
     outages::HANGING,
     outages::RAISED,
+    outages::WEAKER,
     retention::RETENTION,
 ];
 
