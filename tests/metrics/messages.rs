@@ -16,6 +16,12 @@ pub(crate) const MESSAGES: &[Series] = &[
     "tidegate_deliveries_total{result=local}",
     "tidegate_deliveries_total{result=offline}",
 ];
+pub(crate) const EMBEDDED: &[Series] = &[
+    "tidegate_store_commits_total",
+    "tidegate_store_commit_messages_total",
+    "tidegate_store_commit_duration_seconds_count",
+];
+pub(crate) const DISK: &[Series] = &["tidegate_store_disk_errors_total"];
 const INVALID: Series = "tidegate_messages_refused_total{reason=invalid}";
 const FORBIDDEN: Series = "tidegate_messages_refused_total{reason=forbidden}";
 const RETRY_LATER: Series = "tidegate_messages_refused_total{reason=retry_later}";
@@ -47,6 +53,8 @@ async fn every_send_is_stored_or_known_or_refused() {
     phone.expect_failed("m-5").await;
     phone.store_text("p2p:42:99", "m-6", "nobody there").await;
     metrics.moved(MESSAGES).await;
+    metrics.moved(EMBEDDED).await;
+    assert_eq!(metrics.grown("tidegate_store_commit_messages_total").await, 4.0);
     metrics.moved(&[INVALID, FORBIDDEN]).await;
     for (series, count) in [
         ("tidegate_messages_received_total", 8.0),

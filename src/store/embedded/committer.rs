@@ -42,12 +42,15 @@ pub(super) enum Durability {
 /// Tells the outcome of a piece of work.
 type Conclude = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
+/// Does the work, where there are files to do it on.
+type Stage = Box<dyn FnOnce(Option<&mut Staged>) -> Conclude + Send>;
+
 /// A piece of work.
 pub(super) struct Job {
     durability: Durability,
     /// Whether it has to find everything before it on disk.
     is_exclusive: bool,
-    stage: Box<dyn FnOnce(Option<&mut Staged>) -> Conclude + Send>,
+    stage: Stage,
 }
 
 /// What the thread is sent.
@@ -148,6 +151,9 @@ impl Committer {
         }
         if round.staged.is_none() {
             let engine = self.shared.engine();
+            if engine.is_none() {
+                self.failed.get_or_insert_with(Instant::now);
+            }
             round.staged = engine.map(|engine| Staged::new(engine, Arc::clone(&self.shared)));
         }
         round.concluding.push((job.stage)(round.staged.as_mut()));

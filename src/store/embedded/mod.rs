@@ -26,6 +26,8 @@ mod read;
 mod rows;
 mod shared;
 mod staged;
+#[cfg(test)]
+mod tests;
 mod trim;
 
 use std::path::Path;

@@ -15,6 +15,8 @@ use crate::wire::pb::Push;
 
 /// Conversations looked at in one step.
 const CONVERSATIONS: usize = 256;
+/// A cursor before every conversation, which is not the end of a round.
+const START: &str = "!";
 /// Messages removed in one step.
 const MESSAGES: usize = 2_000;
 
@@ -45,7 +47,7 @@ impl View {
         let mut found = Found { cuts: Vec::new(), looked_at: 0, cursor: String::new() };
         let is_last = heads.len() < CONVERSATIONS;
         let mut room = MESSAGES;
-        let mut cursor = cursor.to_owned();
+        let mut cursor = if cursor.is_empty() { START.to_owned() } else { cursor.to_owned() };
         for (key, _) in heads {
             let Some(conversation) = rows::conversation(&key, prefix.len()) else { continue };
             found.looked_at += 1;
