@@ -3,7 +3,7 @@
 use tidegate::proto::ErrorCode;
 
 use crate::common::payload::{frame, text};
-use crate::common::{Client, Gateway, Options, Redis, secs};
+use crate::common::{Client, Gateway, Options, Redis, SmallDisk, secs};
 use crate::scrape::{Metrics, Series};
 use tidegate::proto::envelope::Payload;
 
@@ -68,6 +68,18 @@ async fn every_send_is_stored_or_known_or_refused() {
         assert_eq!(metrics.grown(series).await, count, "{series}");
     }
     metrics.are_conserved().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_counted() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let gateway = Gateway::start(Options::new().data_dir(disk.path())).await;
+    let metrics = Metrics::of(&gateway).await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    disk.fill();
+    phone.send_text(CHAT, "m-1", &"x".repeat(20_000)).await;
+    assert_eq!(phone.expect_failed("m-1").await, ErrorCode::RetryLater);
+    metrics.moved(DISK).await;
 }
 
 #[tokio::test]

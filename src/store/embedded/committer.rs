@@ -82,12 +82,14 @@ impl Job {
 
 /// See above.
 pub(super) struct Committer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) orders: Receiver<Order>,
+    shared: Arc<Shared>,
+    orders: Receiver<Order>,
     /// Since when something written is not synced.
-    pub(super) unsynced: Option<Instant>,
+    unsynced: Option<Instant>,
     /// When the files were last found unusable; `None` = they are open.
-    pub(super) failed: Option<Instant>,
+    failed: Option<Instant>,
+    /// Whether nothing was written since the disk failed: said once.
+    is_down: bool,
 }
 
 /// A commit being put together.
@@ -99,6 +101,11 @@ struct Round {
 }
 
 impl Committer {
+    /// Over open files.
+    pub(super) fn new(shared: Arc<Shared>, orders: Receiver<Order>) -> Self {
+        Self { shared, orders, unsynced: None, failed: None, is_down: false }
+    }
+
     /// Works until it is told to close or nobody can send any more.
     pub(super) fn run(mut self) {
         let closed = loop {
@@ -182,6 +189,10 @@ impl Committer {
             self.fail(&error);
             return Err(StoreError::Unavailable);
         }
+        if self.is_down {
+            info!(dir = %self.shared.dir.display(), "the disk is written again");
+        }
+        self.is_down = false;
         self.shared.heads.publish(content.heads);
         metrics().epochs_raised.increment(content.raised);
         if is_synced {
@@ -206,8 +217,11 @@ impl Committer {
     }
 
     fn fail(&mut self, error: &EngineError) {
-        let dir = self.shared.dir.display();
-        error!(%error, %dir, "the disk failed: sends get RETRY_LATER until the store can be opened again");
+        if !self.is_down {
+            let dir = self.shared.dir.display();
+            error!(%error, %dir, "the disk failed: sends get RETRY_LATER until it can be written again");
+        }
+        self.is_down = true;
         metrics().store_disk_errors.increment(1);
         self.unsynced = None;
         self.failed = Some(Instant::now());
@@ -223,7 +237,6 @@ impl Committer {
             Ok(engine) => {
                 self.shared.put_engine(engine);
                 self.failed = None;
-                info!(dir = %self.shared.dir.display(), "the store is open again");
             }
             Err(error) => {
                 tracing::debug!(%error, "the store cannot be opened yet");

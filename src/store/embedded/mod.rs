@@ -79,8 +79,7 @@ impl EmbeddedStore {
         let shared = Arc::new(Shared::new(dir.clone(), engine));
         let (orders, received) = mpsc::channel();
         let (alive, ended) = oneshot::channel();
-        let committer =
-            Committer { shared: Arc::clone(&shared), orders: received, unsynced: None, failed: None };
+        let committer = Committer::new(Arc::clone(&shared), received);
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || {

@@ -150,7 +150,8 @@ async fn a_removed_group_leaves_nothing_and_old_ids_go() {
     let retention = Retention { p2p: any, group: any };
     store.trim(unix_ms(), &retention, "").await.unwrap();
     assert_eq!(rows(Space::Messages, Vec::new()).await.unwrap().len(), 0);
-    let left: Vec<_> = rows(Space::State, Vec::new()).await.unwrap().into_iter().map(|(key, _)| key).collect();
+    let left: Vec<_> =
+        rows(Space::State, Vec::new()).await.unwrap().into_iter().map(|(key, _)| key).collect();
     assert_eq!(left, [rows::identity()]);
 
     let now = unix_ms() / staged::PERIOD_MS;
@@ -211,7 +212,9 @@ async fn after_an_error_the_files_are_opened_again() {
     let started = std::time::Instant::now();
     loop {
         match store.append(&[&message(&pair, "b")]).await.outcomes.remove(0) {
-            Ok(appended) => break assert!(matches!(appended, Appended::Stored { seq: 2, .. }), "{appended:?}"),
+            Ok(appended) => {
+                break assert!(matches!(appended, Appended::Stored { seq: 2, .. }), "{appended:?}");
+            }
             Err(_) => assert!(started.elapsed() < Duration::from_secs(10), "never works again"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
