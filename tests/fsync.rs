@@ -1,7 +1,12 @@
 //! A STORED leaves the socket after its message was synced to disk: what the
 //! kernel was asked, in order.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test says no")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test says no"
+)]
 
 mod common;
 
@@ -110,7 +115,7 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
         .lines()
         .find_map(|line| line.strip_prefix("tidegate_store_commits_total ")?.parse::<f64>().ok())
         .unwrap();
-    assert!(commits >= 5.0 && commits <= 100.0, "{commits} commits of 100 messages");
+    assert!((5.0..=100.0).contains(&commits), "{commits} commits of 100 messages");
     let text = eventually("the trace is written", secs(5), || async {
         let text = std::fs::read_to_string(&file).unwrap();
         ids.iter().all(|id| text.contains(id.as_str())).then_some(text)

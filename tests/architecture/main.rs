@@ -243,7 +243,7 @@ fn what_is_planted_is_found_and_nothing_else() {
         ("types/ids.rs", "use crate::hub::Hub;", "types imports hub"),
         ("timer/wheel.rs", "use crate::types::UserId;", "timer imports types"),
         ("hub/peer.rs", "use crate::{telemetry::metrics, bus::{Bus, Destination}};", "hub imports bus"),
-        ("store/memory.rs", "fn f() -> crate::route::Route { todo!() }", "store imports route"),
+        ("store/memory/mod.rs", "fn f() -> crate::route::Route { todo!() }", "store imports route"),
         ("net/accept.rs", "use super::super::session::establish;", "net imports session"),
         ("wire/pb.rs", "mod tests { use super::super::super::store; }", "wire imports store"),
         ("bus/mod.rs", "use super::pipeline;", "bus imports pipeline"),
