@@ -45,6 +45,9 @@ pub(crate) enum EngineError {
     /// A newer program wrote it.
     #[error("written by a newer version (layout {0}, this program reads up to {VERSION})")]
     Newer(u32),
+    /// Another version of the engine wrote it.
+    #[error("written by another version of the storage engine")]
+    Foreign,
     /// Another process has it open.
     #[error("another process has it open")]
     Locked,
@@ -98,7 +101,7 @@ impl Engine {
             .open()
             .map_err(|error| match error {
                 fjall::Error::Locked => EngineError::Locked,
-                fjall::Error::InvalidVersion(Some(_)) => EngineError::Newer(u32::MAX),
+                fjall::Error::InvalidVersion(_) => EngineError::Foreign,
                 error => EngineError::Failed(error),
             })?;
         let state = database.keyspace("state", || options(MEMTABLE))?;
