@@ -300,7 +300,9 @@ impl Engine {
         }
         let mut idle = 0;
         while idle < 10 && started.elapsed() < deadline {
-            let is_busy = self.database.outstanding_flushes() > 0 || self.database.active_compactions() > 0;
+            let is_busy = self.database.journal_count() > 1
+                || self.database.outstanding_flushes() > 0
+                || self.database.active_compactions() > 0;
             idle = if is_busy { 0 } else { idle + 1 };
             std::thread::sleep(Duration::from_millis(2));
         }

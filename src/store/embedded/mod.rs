@@ -3,8 +3,8 @@
 //! The engine is fjall, a log-structured one. Beside redb it commits a
 //! gateway's small batches three to four times as fast and writes a tenth of
 //! the bytes. Its weak side is closing, which waits for the merging of tables,
-//! and opening, which reads the journal back: a second on a bad day, and some
-//! milliseconds after [`EmbeddedStore::prepare_close`] (`benches/README.md`).
+//! and opening, which reads the journal back: seconds on a busy disk, but some
+//! tens of milliseconds after [`EmbeddedStore::prepare_close`] (`benches/README.md`).
 //!
 //! - One thread writes (`committer`). What waits at the same time is one
 //!   commit and one fsync; an append is told once that is done.
