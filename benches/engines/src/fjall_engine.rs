@@ -1,10 +1,10 @@
-//! fjall, with small buffers.
+//! fjall, set up as the gateway's store sets it up.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
-use std::sync::Arc;
-
 use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 
@@ -17,8 +17,10 @@ pub(crate) struct Fjall {
     database: Database,
 }
 
-fn mib(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|n| n.parse().ok()).unwrap_or(default) << 20
+fn options(memtable: u64) -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(memtable)
+        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(16 << 20)))
 }
 
 impl Fjall {
@@ -26,19 +28,13 @@ impl Fjall {
         let database = Database::builder(dir)
             .manual_journal_persist(true)
             .worker_threads(2)
-            .cache_size(8 << 20)
-            .max_journaling_size(mib("JOURNAL", 128))
+            .cache_size(16 << 20)
+            .max_journaling_size(64 << 20)
             .open()?;
-        let options = || {
-            KeyspaceCreateOptions::default()
-                .max_memtable_size(mib("MEMTABLE", 8))
-                .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(mib("TABLE", 64))))
-        };
-        let padded = || KeyspaceCreateOptions::default().max_memtable_size(128 << 20);
         Ok(Self {
-            ids: database.keyspace("ids", options)?,
-            padding: database.keyspace("padding", padded)?,
-            messages: database.keyspace("messages", options)?,
+            ids: database.keyspace("ids", || options(8 << 20))?,
+            padding: database.keyspace("padding", || options(u64::MAX))?,
+            messages: database.keyspace("messages", || options(8 << 20))?,
             database,
         })
     }
@@ -54,8 +50,8 @@ impl Engine for Fjall {
         Ok(rows.commit()?)
     }
 
-    /// Empties the memtables and moves on to a new journal, which the engine
-    /// does by itself only once the old one has 64 MB.
+    /// Empties the memtables, fills the journal so that another one begins,
+    /// and waits until no tables are being merged.
     fn prepare(&mut self) -> Result<()> {
         let padding = Slice::from(vec![0; 1 << 20]);
         for _ in 0..64 {
@@ -63,12 +59,17 @@ impl Engine for Fjall {
             rows.insert(&self.padding, "padding", padding.clone());
             rows.commit()?;
         }
+        self.padding.remove("padding")?;
         for keyspace in [&self.messages, &self.ids, &self.padding] {
-            keyspace.rotate_memtable_and_wait()?;
+            keyspace.rotate_memtable()?;
         }
-        // A compaction under way is waited for by the close.
-        while self.database.outstanding_flushes() > 0 || self.database.active_compactions() > 0 {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+        let mut idle = 0;
+        while idle < 10 {
+            let is_busy = self.database.journal_count() > 1
+                || self.database.outstanding_flushes() > 0
+                || self.database.active_compactions() > 0;
+            idle = if is_busy { 0 } else { idle + 1 };
+            std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
     }

@@ -45,6 +45,9 @@ pub(crate) enum EngineError {
     /// A newer program wrote it.
     #[error("written by a newer version (layout {0}, this program reads up to {VERSION})")]
     Newer(u32),
+    /// Another version of the engine wrote it.
+    #[error("written by another version of the storage engine")]
+    Foreign,
     /// Another process has it open.
     #[error("another process has it open")]
     Locked,
@@ -98,7 +101,7 @@ impl Engine {
             .open()
             .map_err(|error| match error {
                 fjall::Error::Locked => EngineError::Locked,
-                fjall::Error::InvalidVersion(Some(_)) => EngineError::Newer(u32::MAX),
+                fjall::Error::InvalidVersion(_) => EngineError::Foreign,
                 error => EngineError::Failed(error),
             })?;
         let state = database.keyspace("state", || options(MEMTABLE))?;
@@ -297,7 +300,9 @@ impl Engine {
         }
         let mut idle = 0;
         while idle < 10 && started.elapsed() < deadline {
-            let is_busy = self.database.outstanding_flushes() > 0 || self.database.active_compactions() > 0;
+            let is_busy = self.database.journal_count() > 1
+                || self.database.outstanding_flushes() > 0
+                || self.database.active_compactions() > 0;
             idle = if is_busy { 0 } else { idle + 1 };
             std::thread::sleep(Duration::from_millis(2));
         }

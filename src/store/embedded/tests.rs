@@ -96,6 +96,23 @@ async fn reopen(store: &EmbeddedStore, dir: &Path) -> EmbeddedStore {
 }
 
 #[tokio::test]
+async fn a_prepared_close_leaves_no_journal_to_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    append(&store, &ConversationId::between(user(1), user(2)), "a").await;
+    let journals = || {
+        let files = std::fs::read_dir(engine::place(dir.path())).unwrap();
+        let paths = files.map(|file| file.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|e| e == "jnl")).collect::<Vec<_>>()
+    };
+    let before = journals();
+    store.prepare_close().await.unwrap();
+    let after = journals();
+    assert!(after.len() == 1 && after != before, "{before:?} {after:?}");
+    store.close().await;
+}
+
+#[tokio::test]
 async fn brought_back_from_a_backup_it_is_another_history() {
     let dir = tempfile::tempdir().unwrap();
     let pair = ConversationId::between(user(1), user(2));
