@@ -1,5 +1,7 @@
 //! A real Redis for tests, on an ephemeral port, gone with the value.
 
+pub(crate) mod servers;
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
