@@ -5,8 +5,12 @@
 //! nanoseconds. No label carries a user, a conversation, an address or free
 //! text. `gateway` installs both sides and renders `/metrics`.
 
+mod labels;
 mod log;
 mod metrics;
+mod recorder;
 
+pub(crate) use labels::{FrameKind, HintCause, Refusal, ResyncCause};
 pub use log::install_log;
-pub(crate) use metrics::{FrameKind, Recorder, Refusal, RouteMetrics, install_metrics, metrics};
+pub(crate) use metrics::{RouteMetrics, metrics};
+pub(crate) use recorder::{Recorder, install_metrics};

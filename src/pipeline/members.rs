@@ -1,0 +1,256 @@
+//! Who of a group is online here: users are taken in when they connect or
+//! join, and the set is read again when the group has changed.
+//!
+//! The gateway's interest is registered before tops are read and taken back
+//! some time after the last member here has gone, so that nothing is missed in
+//! between and nobody publishes to where nobody is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::membership::event_frame;
+use super::{Pipeline, Ports};
+use crate::hub::Peer;
+use crate::message::message_id;
+use crate::store::{Joined, StoreError};
+use crate::task::spawn_core;
+use crate::telemetry::metrics;
+use crate::types::{ConversationId, UserId, monotonic_ms};
+use crate::wire::pb::Membership;
+
+/// Most groups of one user that are followed.
+pub(super) const MAX_INDEX: usize = 10_000;
+/// How often empty rooms are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// Users whose groups are read at a time after an outage.
+const REJOIN_BATCH: usize = 200;
+/// Pause between two such batches.
+const REJOIN_PAUSE: Duration = Duration::from_millis(10);
+/// Memberships looked up in one round trip.
+const JOIN_BATCH: usize = 1_000;
+/// How often a store that does not answer is asked about a change.
+const ATTEMPTS: u32 = 5;
+const RETRY: Duration = Duration::from_millis(300);
+
+pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) {
+    spawn_core("rooms", stop, sweep(Arc::clone(ports)));
+}
+
+async fn sweep(ports: Arc<Ports>) {
+    let mut tick = interval(SWEEP_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        // Nobody registers interest while it is taken back.
+        let _alone = ports.interest.write().await;
+        let closed = ports.hub.rooms.sweep(monotonic_ms());
+        if !closed.is_empty() && ports.store.leave(&ports.own, &closed).await.is_err() {
+            // Whoever publishes here is told by silence; it costs a publish.
+            tracing::debug!(groups = closed.len(), "interest not taken back");
+        }
+    }
+}
+
+impl Pipeline {
+    /// Whether a user with a connection here is in a conversation, as far as
+    /// is known here.
+    #[must_use]
+    pub(crate) fn is_member(&self, user: UserId, conversation: &ConversationId) -> bool {
+        match conversation {
+            ConversationId::P2p(..) => conversation.peer_of(user).is_some(),
+            ConversationId::Group(_) => self.ports.is_in_room(user, conversation),
+        }
+    }
+}
+
+impl Ports {
+    /// Whether a user was taken into a group's room.
+    pub(super) fn is_in_room(&self, user: UserId, group: &ConversationId) -> bool {
+        self.hub.rooms.get(group).is_some_and(|room| room.since(user).is_some())
+    }
+
+    /// Registers interest in these groups on behalf of a user with a
+    /// connection here, and takes him in; returns where each ends.
+    pub(super) async fn join_rooms(
+        &self,
+        user: UserId,
+        groups: Vec<ConversationId>,
+    ) -> Result<Vec<(ConversationId, Joined)>, StoreError> {
+        let wanted: Vec<_> = groups.into_iter().map(|group| (group, user)).collect();
+        let joined = self.take_in(&wanted).await?;
+        Ok(wanted.into_iter().zip(joined).filter_map(|((group, _), joined)| Some((group, joined?))).collect())
+    }
+
+    /// Registers interest, then takes those in who are members.
+    async fn take_in(&self, wanted: &[(ConversationId, UserId)]) -> Result<Vec<Option<Joined>>, StoreError> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _shared = self.interest.read().await;
+        let joined = self.store.join(&self.own, wanted).await?;
+        for ((group, user), joined) in wanted.iter().zip(&joined) {
+            if let Some(joined) = joined {
+                let room = self.hub.rooms.open(group, monotonic_ms());
+                room.enter(*user, joined.member.since_seq, joined.mver);
+            }
+        }
+        Ok(joined)
+    }
+
+    /// Takes a user out of the rooms of a connection that has gone, unless he
+    /// has another one here.
+    pub(super) fn leave_rooms(&self, peer: &Peer) {
+        let user = peer.identity.user;
+        for key in peer.outbox.keys() {
+            if let Some(room) = self.hub.rooms.by_key(key) {
+                room.leave_unless(user, || self.hub.has(user));
+            }
+        }
+    }
+
+    /// Reads a room's members again if what waits for it is newer.
+    pub(super) async fn reload_for(&self, conversation: &ConversationId) -> Result<(), StoreError> {
+        let Some(room) = self.hub.rooms.get(conversation) else { return Ok(()) };
+        if self.hub.gaps.mver(conversation) <= room.mver() {
+            return Ok(());
+        }
+        metrics().room_reloads.increment(1);
+        let users: Vec<UserId> = room.members().into_iter().map(|(user, _)| user).collect();
+        let roster = self.store.roster(conversation, &users).await?;
+        let (mver, members) = match roster {
+            Some(roster) => (roster.audience.mver, roster.members),
+            None => (u64::MAX, vec![None; users.len()]),
+        };
+        let entries: Vec<_> = users
+            .into_iter()
+            .zip(members)
+            .map(|(user, member)| (user, member.map(|m| m.since_seq)))
+            .collect();
+        room.reload(mver, &entries);
+        for (user, since) in entries {
+            if since.is_none() {
+                self.forget_conversation(user, conversation);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_conversation(&self, user: UserId, conversation: &ConversationId) {
+        self.hub.peers(user).iter().for_each(|peer| peer.outbox.leave(conversation));
+    }
+
+    /// Applies a change of members to what is known here, and tells those
+    /// whom it concerns.
+    pub(crate) async fn members_changed(&self, membership: &Membership) {
+        let Ok(conversation) = ConversationId::parse(&membership.conversation_id) else { return };
+        let here = |id: &i64| UserId::new(*id).ok().filter(|user| self.hub.has(*user));
+        let affected: Vec<UserId> = membership.user_ids.iter().filter_map(here).collect();
+        let room = self.hub.rooms.get(&conversation);
+        let mut told: Vec<UserId> = affected.clone();
+        if membership.to_members || membership.user_ids.is_empty() {
+            told.extend(room.iter().flat_map(|room| room.members()).map(|(user, _)| user));
+        }
+        told.sort_unstable();
+        told.dedup();
+        if membership.user_ids.is_empty() {
+            // The group is gone.
+            for user in &told {
+                self.take_out(&conversation, *user);
+            }
+        } else if conversation.is_group() {
+            self.look_up_members(&conversation, &affected).await;
+        }
+        for user in told {
+            self.hub.deliver(user, &event_frame(membership, user), None);
+        }
+    }
+
+    fn take_out(&self, conversation: &ConversationId, user: UserId) {
+        self.hub.rooms.get(conversation).iter().for_each(|room| room.leave(user));
+        self.forget_conversation(user, conversation);
+    }
+
+    /// Takes users in or out, as the store says.
+    pub(super) async fn look_up_members(&self, group: &ConversationId, users: &[UserId]) {
+        let wanted: Vec<_> = users.iter().map(|user| (group.clone(), *user)).collect();
+        for _ in 0..ATTEMPTS {
+            match self.take_in(&wanted).await {
+                Ok(joined) => {
+                    for ((_, user), joined) in wanted.iter().zip(joined) {
+                        match joined {
+                            Some(joined) => self.begin(group, *user, &joined),
+                            None => self.take_out(group, *user),
+                        }
+                    }
+                    return;
+                }
+                Err(_) => sleep(RETRY).await,
+            }
+        }
+        // The next reconnection of the store finds it.
+        tracing::warn!(%group, "a change of members is not applied yet");
+    }
+
+    /// A user's connections go on where he joined.
+    fn begin(&self, conversation: &ConversationId, user: UserId, joined: &Joined) {
+        let top = &joined.top;
+        let since = joined.member.since_seq;
+        for peer in self.hub.peers(user) {
+            // With the whole history it is the client's to pull what was.
+            let at_top = since == 0 || since >= top.seq;
+            let (seq, id) = if at_top { (top.seq, message_id(&top.server_msg_id)) } else { (since, 0) };
+            if peer.outbox.enter(conversation, top.epoch, seq, id) && !at_top {
+                self.hub.gaps.note(conversation, monotonic_ms(), None);
+            }
+        }
+    }
+
+    /// Registers interest anew for everybody here, at a paced rate: after an
+    /// outage nothing is known of what the store holds, nor of who has joined
+    /// meanwhile.
+    pub(crate) async fn register_interest(&self) {
+        let mut users: Vec<UserId> = self.hub.all().iter().map(|peer| peer.identity.user).collect();
+        users.sort_unstable();
+        users.dedup();
+        for chunk in users.chunks(REJOIN_BATCH) {
+            while let Err(error) = self.rejoin(chunk).await {
+                tracing::debug!(%error, "groups are not read yet");
+                sleep(RETRY).await;
+            }
+            sleep(REJOIN_PAUSE).await;
+        }
+    }
+
+    /// Registers interest in all groups of these users.
+    pub(super) async fn rejoin(&self, users: &[UserId]) -> Result<(), StoreError> {
+        let indexes = self.store.index(users, 0, 0, MAX_INDEX).await?;
+        let of = |(user, index): (&UserId, Vec<ConversationId>)| {
+            let user = *user;
+            index.into_iter().filter(ConversationId::is_group).map(move |group| (group, user))
+        };
+        let wanted: Vec<_> = users.iter().zip(indexes).flat_map(of).collect();
+        for wanted in wanted.chunks(JOIN_BATCH) {
+            let joined = self.take_in(wanted).await?;
+            for ((group, user), joined) in wanted.iter().zip(joined) {
+                if let Some(joined) = joined {
+                    self.begin(group, *user, &joined);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups with a member online here.
+    pub(crate) fn groups_here(&self) -> Vec<ConversationId> {
+        self.hub
+            .rooms
+            .all()
+            .iter()
+            .filter(|room| room.online() > 0)
+            .map(|room| room.conversation.clone())
+            .collect()
+    }
+}
