@@ -15,7 +15,7 @@ pub(crate) struct TestRedis {
     child: Child,
     port: u16,
     pub(crate) url: String,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl TestRedis {
@@ -29,7 +29,7 @@ impl TestRedis {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Self::spawn(binary, port, &dir, settings);
-        Self { child, port, url: format!("redis://127.0.0.1:{port}"), dir }
+        Self { child, port, url: format!("redis://127.0.0.1:{port}"), _dir: dir }
     }
 
     fn spawn(binary: &str, port: u16, dir: &tempfile::TempDir, settings: &[&str]) -> Child {
@@ -50,12 +50,6 @@ impl TestRedis {
         child
     }
 
-    /// Killed, and another server on the same port and in the same directory.
-    pub(crate) fn restart_with(&mut self, binary: &str, settings: &[&str]) {
-        self.stop();
-        self.child = Self::spawn(binary, self.port, &self.dir, settings);
-    }
-
     /// Killed, for good.
     pub(crate) fn stop(&mut self) {
         let _ = self.child.kill();
@@ -65,11 +59,6 @@ impl TestRedis {
     /// Frozen: connections stay open and nothing is answered.
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
-    }
-
-    /// Where it writes.
-    pub(crate) fn dir(&self) -> &std::path::Path {
-        self.dir.path()
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -86,7 +86,7 @@ async fn waitaof_is_believed_where_it_waits() {
 async fn settings_that_no_longer_hold_lower_the_level() {
     let server = TestRedis::start_with("redis-server", &on_disk("always"));
     let client = server.connect(AUTO, TIMEOUT, false);
-    assured(&client, |is| is.level == 2).await;
+    assured(&client, |is| is.settled && is.level == 2).await;
     let _: String = server.query(&["CONFIG", "SET", "appendfsync", "everysec"]).await;
     assured(&client, |is| is.level == 1).await;
 }
