@@ -42,6 +42,10 @@ pub(crate) struct Metrics {
     pub messages_in_flight: Gauge,
     pub epochs_raised: Counter,
     pub append_seconds: Histogram,
+    pub store_commit_seconds: Histogram,
+    pub store_commits: Counter,
+    pub store_commit_messages: Counter,
+    pub store_disk_errors: Counter,
     pub ack_level: Gauge,
     pub unconfirmed: Counter,
     pub retention_messages: Counter,
@@ -248,6 +252,19 @@ impl Metrics {
             append_seconds: seconds(
                 "tidegate_store_append_duration_seconds",
                 "Duration of one batch of appends.",
+            ),
+            store_commit_seconds: seconds(
+                "tidegate_store_commit_duration_seconds",
+                "Write and sync of one commit.",
+            ),
+            store_commits: counter("tidegate_store_commits_total", "Commits of the embedded store."),
+            store_commit_messages: counter(
+                "tidegate_store_commit_messages_total",
+                "Messages in these commits.",
+            ),
+            store_disk_errors: counter(
+                "tidegate_store_disk_errors_total",
+                "Failures of the embedded store's disk.",
             ),
             ack_level: gauge("tidegate_ack_level", "Level at which sends are acknowledged: 1, 2 or 3."),
             unconfirmed: counter(
