@@ -161,8 +161,9 @@ async fn one_gateway_at_a_time_removes_what_is_old() {
 async fn a_hundred_thousand_members() {
     let server = TestRedis::start();
     let store = store(&server.client().await);
-    let _: String =
-        server.query(&["CONFIG", "SET", "slowlog-log-slower-than", "300", "slowlog-max-len", "1000000"]).await;
+    let _: String = server
+        .query(&["CONFIG", "SET", "slowlog-log-slower-than", "300", "slowlog-max-len", "1000000"])
+        .await;
     let team = id("g:big");
     let slowest = async || {
         let log: Vec<(i64, i64, i64, Vec<String>)> = server
