@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Client, Keys};
-use crate::config::{Durability, RedisConfig, Secret};
+pub(crate) use crate::config::Durability;
+use crate::config::{RedisConfig, Secret};
 
 pub(crate) struct TestRedis {
     child: Child,

@@ -6,10 +6,9 @@ mod levels;
 
 use std::time::{Duration, Instant};
 
-use super::super::{Append, Appended, Span, Store, StoreError};
+use super::super::{Append, Appended, Span, StoreError};
 use super::RedisStore;
-use crate::config::Durability;
-use crate::redis::testing::TestRedis;
+use crate::redis::testing::{Durability, TestRedis};
 use crate::redis::{Assurance, Client, Link};
 use crate::types::{ConversationId, UserId, unix_ms};
 use crate::wire::pb::{Direction, Push};
