@@ -62,7 +62,14 @@ async fn say_until_stored(store: &RedisStore, message: &Append) -> (i64, u64) {
 
 async fn log_of(store: &RedisStore, conversation: &str) -> Vec<(i64, String)> {
     let span = Span { from: 1, limit: 100_000, max_bytes: 1 << 30, direction: Direction::Forward };
-    let page = store.page(&id(conversation), span).await.unwrap();
+    let end = Instant::now() + PATIENCE;
+    let page = loop {
+        match store.page(&id(conversation), span).await {
+            Ok(page) => break page,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
     page.messages.into_iter().map(|push| (push.seq, push.server_msg_id)).collect()
 }
 
