@@ -62,6 +62,7 @@ const MOVED: &[&[Series]] = &[
     outages::STOLEN,
     outages::HANGING,
     outages::RAISED,
+    outages::UNCONFIRMED,
     retention::RETENTION,
 ];
 
