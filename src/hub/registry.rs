@@ -20,13 +20,16 @@ const CONDEMNED_MS: u64 = 30_000;
 
 /// The devices of one user here; almost always one.
 #[derive(Debug, Clone)]
-enum Devices {
+pub(crate) enum Devices {
+    /// The only one.
     One(Arc<Peer>),
+    /// More.
     Many(Vec<Arc<Peer>>),
 }
 
 impl Devices {
-    fn as_slice(&self) -> &[Arc<Peer>] {
+    /// Them.
+    pub(crate) fn as_slice(&self) -> &[Arc<Peer>] {
         match self {
             Self::One(peer) => std::slice::from_ref(peer),
             Self::Many(peers) => peers,
@@ -194,6 +197,13 @@ impl Hub {
         self.users.get(&user).map(|devices| devices.as_slice().to_vec()).unwrap_or_default()
     }
 
+    /// The same without a list for the one that most users have.
+    #[must_use]
+    pub(crate) fn devices(&self, user: UserId) -> Option<Devices> {
+        // The clone ends the guard before anything is done with it.
+        self.users.get(&user).map(|devices| devices.clone())
+    }
+
     /// The connection of one device.
     #[must_use]
     pub(crate) fn peer(&self, user: UserId, device: &DeviceId) -> Option<Arc<Peer>> {
@@ -215,8 +225,7 @@ impl Hub {
     /// Queues a frame for every connection of `user` but `except`; returns
     /// for how many.
     pub(crate) fn deliver(&self, user: UserId, frame: &Frame, except: Option<&Arc<Peer>>) -> usize {
-        // The clone ends the guard before anything is queued.
-        let Some(devices) = self.users.get(&user).map(|devices| devices.clone()) else { return 0 };
+        let Some(devices) = self.devices(user) else { return 0 };
         let wanted = |peer: &&Arc<Peer>| except.is_none_or(|other| !Arc::ptr_eq(peer, other));
         devices.as_slice().iter().filter(wanted).filter(|peer| peer.answer(frame.clone())).count()
     }

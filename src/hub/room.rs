@@ -1,7 +1,7 @@
 //! Groups with members online here: who they are, and the end of what was
 //! said in a busy one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,21 +35,35 @@ struct State {
     gateways: (Vec<GatewayRef>, u64),
     /// The second of the last message, and how many came in it.
     pace: (u64, u32),
-    tail: VecDeque<(Arc<Mark>, Bytes)>,
+    /// By seq, of one epoch.
+    tail: BTreeMap<i64, (Arc<Mark>, Bytes)>,
     tail_bytes: usize,
     /// Monotonic ms of the last message in the tail, or since when it is empty.
     used: u64,
 }
 
 impl Room {
-    /// Takes a user in.
+    /// Takes a user in, as he was at `mver`.
     pub(crate) fn enter(&self, user: UserId, since: i64, mver: u64) {
         let mut state = self.state.lock();
-        // What is known of the others may be older.
-        if state.members.is_empty() {
+        // What is known of the others may be older, and so may this.
+        state.mver = if state.members.is_empty() { mver } else { state.mver.min(mver) };
+        state.members.insert(user, since);
+    }
+
+    /// The change `mver` is applied; `false` = there is another one before it
+    /// that is not.
+    pub(crate) fn advance(&self, mver: u64) -> bool {
+        let mut state = self.state.lock();
+        if state.mver.checked_add(1) == Some(mver) {
             state.mver = mver;
         }
-        state.members.insert(user, since);
+        state.mver >= mver
+    }
+
+    /// What is known of the members counts for nothing any more.
+    pub(crate) fn doubt(&self) {
+        self.state.lock().mver = 0;
     }
 
     /// Whether a user online here is in it, and since which seq.
@@ -76,9 +90,13 @@ impl Room {
         self.state.lock().mver
     }
 
-    /// Takes over entries read at `mver`; `None` = no member any more.
+    /// Takes over entries read at `mver`, unless what is here is newer; `None`
+    /// = no member any more.
     pub(crate) fn reload(&self, mver: u64, entries: &[(UserId, Option<i64>)]) {
         let mut state = self.state.lock();
+        if mver < state.mver {
+            return;
+        }
         for (user, since) in entries {
             match since {
                 None => {
@@ -91,7 +109,7 @@ impl Room {
                 }
             }
         }
-        state.mver = state.mver.max(mver);
+        state.mver = mver;
     }
 
     /// Takes a user out, unless he is here after all: whoever comes is in the
@@ -137,29 +155,62 @@ impl Room {
     /// Keeps a message that members will come and pull: its encoded `Envelope`.
     pub(crate) fn keep(&self, mark: &Arc<Mark>, envelope: &Bytes, now_ms: u64) {
         let mut state = self.state.lock();
-        let fits =
-            state.tail.back().is_none_or(|(last, _)| last.epoch == mark.epoch && last.seq + 1 == mark.seq);
-        if !fits {
-            state.tail.clear();
-            state.tail_bytes = 0;
+        let epoch = state.tail.values().next().map_or(mark.epoch, |(first, _)| first.epoch);
+        if epoch > mark.epoch {
+            return;
         }
-        state.tail_bytes += envelope.len();
-        state.tail.push_back((Arc::clone(mark), envelope.clone()));
+        if epoch < mark.epoch {
+            state.clear_tail();
+        }
         state.used = now_ms;
+        // Two gateways' messages may come in another order than they have.
+        if state.tail.insert(mark.seq, (Arc::clone(mark), envelope.clone())).is_none() {
+            state.tail_bytes += envelope.len();
+        }
         while state.tail.len() > TAIL_MESSAGES || state.tail_bytes > TAIL_BYTES {
-            let Some((_, bytes)) = state.tail.pop_front() else { break };
+            let Some((_, (_, bytes))) = state.tail.pop_first() else { break };
             state.tail_bytes -= bytes.len();
         }
     }
 
-    /// The kept messages from `from` on, if the tail reaches back so far;
-    /// `None` where the log must be read.
+    /// Keeps a message if some are kept: the tail ends where the log does.
+    pub(crate) fn keep_on(&self, mark: &Arc<Mark>, envelope: &Bytes, now_ms: u64) {
+        let used = {
+            let mut state = self.state.lock();
+            if state.tail.is_empty() {
+                return;
+            }
+            if now_ms.saturating_sub(state.used) >= IDLE_MS {
+                state.clear_tail();
+                return;
+            }
+            state.used
+        };
+        self.keep(mark, envelope, used);
+    }
+
+    /// Forgets what was kept.
+    pub(crate) fn forget_tail(&self) {
+        self.state.lock().clear_tail();
+    }
+
+    /// The kept messages from `from` on, if the tail reaches back so far and
+    /// has no hole there; `None` where the log must be read.
     #[must_use]
     pub(crate) fn tail(&self, from: i64) -> Option<Vec<(Arc<Mark>, Bytes)>> {
         let state = self.state.lock();
-        let first = state.tail.front()?.0.seq;
-        (first <= from && from > 0)
-            .then(|| state.tail.iter().filter(|(mark, _)| mark.seq >= from).cloned().collect())
+        let (first, last) = (*state.tail.keys().next()?, *state.tail.keys().next_back()?);
+        if from < first || from > last {
+            return None;
+        }
+        let kept: Vec<_> = state.tail.range(from..).map(|(_, kept)| kept.clone()).collect();
+        (i64::try_from(kept.len()) == Ok(last - from + 1)).then_some(kept)
+    }
+}
+
+impl State {
+    fn clear_tail(&mut self) {
+        (self.tail, self.tail_bytes) = (BTreeMap::new(), 0);
     }
 }
 
@@ -217,7 +268,8 @@ impl Rooms {
             let mut state = room.state.lock();
             let idle = now_ms.saturating_sub(state.used) >= IDLE_MS;
             if idle && !state.tail.is_empty() {
-                (state.tail, state.tail_bytes, state.used) = (VecDeque::new(), 0, now_ms);
+                state.clear_tail();
+                state.used = now_ms;
             } else if !state.members.is_empty() {
                 state.used = now_ms;
             } else if idle {
@@ -255,13 +307,38 @@ mod tests {
         }
         assert_eq!(seqs(&room, 4), None, "it does not reach back so far");
         assert_eq!(seqs(&room, 8), Some(vec![8, 9]));
-        assert_eq!(seqs(&room, 10), Some(vec![]));
+        assert_eq!(seqs(&room, 10), None, "nothing is there");
         room.keep(&mark(11), &bytes, 0);
         assert_eq!(seqs(&room, 8), None, "10 is missing");
+        assert_eq!(seqs(&room, 11), Some(vec![11]));
+        room.keep(&mark(10), &bytes, 0);
+        assert_eq!(seqs(&room, 8), Some(vec![8, 9, 10, 11]), "it came late");
         for seq in 12..2_000 {
             room.keep(&mark(seq), &bytes, 0);
         }
         assert_eq!(seqs(&room, 1_400), None, "bounded");
+        room.keep_on(&mark(2_000), &bytes, 0);
+        assert_eq!(seqs(&room, 1_999), Some(vec![1_999, 2_000]));
+        room.keep_on(&mark(2_001), &bytes, IDLE_MS);
+        assert_eq!(seqs(&room, 1_999), None, "nobody comes any more");
+        room.keep_on(&mark(2_002), &bytes, IDLE_MS);
+        assert_eq!(seqs(&room, 2_002), None, "nothing to go on with");
+    }
+
+    #[test]
+    fn a_room_is_as_old_as_its_oldest_entry() {
+        let room = Rooms::default().open(&mark(1).conversation, 0);
+        let user = |id| UserId::new(id).unwrap();
+        room.enter(user(1), 0, 5);
+        room.enter(user(2), 0, 7);
+        assert_eq!(room.mver(), 5);
+        assert!(room.advance(6) && !room.advance(8));
+        room.reload(9, &[(user(1), None), (user(2), Some(3))]);
+        assert_eq!((room.since(user(1)), room.since(user(2)), room.mver()), (None, Some(3), 9));
+        room.reload(8, &[(user(2), None)]);
+        assert_eq!((room.since(user(2)), room.mver()), (Some(3), 9), "read before that");
+        room.enter(user(3), 0, 8);
+        assert_eq!(room.mver(), 8);
     }
 
     #[test]

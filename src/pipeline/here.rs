@@ -26,9 +26,19 @@ impl Ports {
         }
     }
 
+    /// Of these, those that may see a message.
+    fn connections_for(&self, frame: &Frame) -> Vec<Arc<Peer>> {
+        let Some(mark) = &frame.mark else { return Vec::new() };
+        let mut peers = self.connections_in(&mark.conversation);
+        if let Some(room) = self.hub.rooms.get(&mark.conversation) {
+            peers.retain(|peer| room.since(peer.identity.user).is_some_and(|since| since < mark.seq));
+        }
+        peers
+    }
+
     /// Begins to hand over: `front` first, and then what comes behind `start`.
     pub(crate) fn open(&self, peer: &Peer, front: Vec<Frame>, start: Start) {
-        for mark in peer.outbox.open(front, start) {
+        for mark in peer.outbox.open(front, start, peer.limits()) {
             self.hub.gaps.note(&mark.conversation, monotonic_ms(), None);
         }
     }
@@ -70,8 +80,16 @@ impl Ports {
         if hot {
             return self.hint_room(room, &members, frame, except, now_ms);
         }
+        room.keep_on(mark, &frame.bytes, now_ms);
         let mut early = Early::default();
-        let taken = members.iter().map(|(user, _)| early.offer(&self.hub.peers(*user), frame, except)).sum();
+        let mut taken = 0;
+        for (user, _) in members.iter().filter(|(_, since)| *since < mark.seq) {
+            match self.hub.devices(*user) {
+                Some(devices) => taken += early.offer(devices.as_slice(), frame, except),
+                // He left while he was taken in.
+                None => room.leave_unless(*user, || self.hub.has(*user)),
+            }
+        }
         self.wait_behind(&early, frame, except);
         taken
     }
@@ -122,7 +140,7 @@ impl Ports {
                     continue;
                 }
                 let mut early = Early::default();
-                early.offer(&self.connections_in(conversation), &late.frame, late.except.as_ref());
+                early.offer(&self.connections_for(&late.frame), &late.frame, late.except.as_ref());
                 self.wait_behind(&early, &late.frame, late.except.as_ref());
             }
         }
@@ -140,11 +158,10 @@ impl Ports {
         if held.iter().any(|held| self.is_newer(conversation, held.mver)) {
             return false;
         }
-        let peers = self.connections_in(conversation);
         let mut whole = true;
         for held in held {
             let mut early = Early::default();
-            early.offer(&peers, &held.frame, held.except.as_ref());
+            early.offer(&self.connections_for(&held.frame), &held.frame, held.except.as_ref());
             whole &= !early.is_any();
             if let (Some((epoch, top)), Some(mark)) = (top, &held.frame.mark) {
                 for peer in early.peers {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::membership::event_frame;
 use super::{Pipeline, Ports};
-use crate::hub::Peer;
+use crate::hub::{Peer, Room};
 use crate::message::message_id;
 use crate::store::{Joined, StoreError};
 use crate::task::spawn_core;
@@ -113,26 +113,42 @@ impl Ports {
 
     /// Reads a room's members again if what waits for it is newer.
     pub(super) async fn reload_for(&self, conversation: &ConversationId) -> Result<(), StoreError> {
-        let Some(room) = self.hub.rooms.get(conversation) else { return Ok(()) };
-        if self.hub.gaps.mver(conversation) <= room.mver() {
-            return Ok(());
+        let outdated = |room: Arc<Room>| self.hub.gaps.mver(conversation) > room.mver();
+        if self.hub.rooms.get(conversation).is_some_and(outdated) {
+            metrics().room_reloads.increment(1);
+            self.reload(conversation).await?;
         }
-        metrics().room_reloads.increment(1);
+        Ok(())
+    }
+
+    /// Reads a room's members again if the store knows of a change that is not
+    /// known here.
+    pub(super) async fn check_members(&self, group: &ConversationId) -> Result<(), StoreError> {
+        let Some(room) = self.hub.rooms.get(group) else { return Ok(()) };
+        let roster = self.store.roster(group, &[]).await?;
+        if roster.is_none_or(|roster| roster.audience.mver > room.mver()) {
+            metrics().room_reloads.increment(1);
+            self.reload(group).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads a room's members again; whoever is none any more is out.
+    pub(super) async fn reload(&self, conversation: &ConversationId) -> Result<(), StoreError> {
+        let Some(room) = self.hub.rooms.get(conversation) else { return Ok(()) };
         let users: Vec<UserId> = room.members().into_iter().map(|(user, _)| user).collect();
-        let roster = self.store.roster(conversation, &users).await?;
-        let (mver, members) = match roster {
-            Some(roster) => (roster.audience.mver, roster.members),
-            None => (u64::MAX, vec![None; users.len()]),
+        let Some(roster) = self.store.roster(conversation, &users).await? else {
+            // Whoever comes from now on comes into another group of this name.
+            users.into_iter().for_each(|user| self.take_out(conversation, user));
+            room.forget_tail();
+            return Ok(());
         };
-        let entries: Vec<_> = users
-            .into_iter()
-            .zip(members)
-            .map(|(user, member)| (user, member.map(|m| m.since_seq)))
-            .collect();
-        room.reload(mver, &entries);
-        for (user, since) in entries {
-            if since.is_none() {
-                self.forget_conversation(user, conversation);
+        let since = roster.members.into_iter().map(|member| member.map(|member| member.since_seq));
+        let entries: Vec<_> = users.into_iter().zip(since).collect();
+        room.reload(roster.audience.mver, &entries);
+        for (user, _) in entries.iter().filter(|(_, since)| since.is_none()) {
+            if room.since(*user).is_none() {
+                self.forget_conversation(*user, conversation);
             }
         }
         Ok(())
@@ -160,8 +176,12 @@ impl Ports {
             for user in &told {
                 self.take_out(&conversation, *user);
             }
-        } else if conversation.is_group() {
-            self.look_up_members(&conversation, &affected).await;
+            room.iter().for_each(|room| room.forget_tail());
+        } else if conversation.is_group()
+            && self.look_up_members(&conversation, &affected).await
+            && let Some(room) = &room
+        {
+            room.advance(membership.mver);
         }
         for user in told {
             self.hub.deliver(user, &event_frame(membership, user), None);
@@ -173,8 +193,8 @@ impl Ports {
         self.forget_conversation(user, conversation);
     }
 
-    /// Takes users in or out, as the store says.
-    pub(super) async fn look_up_members(&self, group: &ConversationId, users: &[UserId]) {
+    /// Takes users in or out, as the store says; returns whether it did.
+    pub(super) async fn look_up_members(&self, group: &ConversationId, users: &[UserId]) -> bool {
         let wanted: Vec<_> = users.iter().map(|user| (group.clone(), *user)).collect();
         for _ in 0..ATTEMPTS {
             match self.take_in(&wanted).await {
@@ -185,13 +205,14 @@ impl Ports {
                             None => self.take_out(group, *user),
                         }
                     }
-                    return;
+                    return true;
                 }
                 Err(_) => sleep(RETRY).await,
             }
         }
         // The next reconnection of the store finds it.
         tracing::warn!(%group, "a change of members is not applied yet");
+        false
     }
 
     /// A user's connections go on where he joined.
@@ -210,17 +231,24 @@ impl Ports {
 
     /// Registers interest anew for everybody here, at a paced rate: after an
     /// outage nothing is known of what the store holds, nor of who has joined
-    /// meanwhile.
+    /// or left meanwhile.
     pub(crate) async fn register_interest(&self) {
         let mut users: Vec<UserId> = self.hub.all().iter().map(|peer| peer.identity.user).collect();
         users.sort_unstable();
         users.dedup();
         for chunk in users.chunks(REJOIN_BATCH) {
-            while let Err(error) = self.rejoin(chunk).await {
-                tracing::debug!(%error, "groups are not read yet");
-                sleep(RETRY).await;
+            if !insistently(|| self.rejoin(chunk)).await {
+                // One of them spoils it for all.
+                for user in chunk {
+                    insistently(|| self.rejoin(std::slice::from_ref(user))).await;
+                }
             }
             sleep(REJOIN_PAUSE).await;
+        }
+        for room in self.hub.rooms.all() {
+            // Its count of changes may be of another store.
+            room.doubt();
+            insistently(|| self.reload(&room.conversation)).await;
         }
     }
 
@@ -252,5 +280,19 @@ impl Ports {
             .filter(|room| room.online() > 0)
             .map(|room| room.conversation.clone())
             .collect()
+    }
+}
+
+/// Tries until the store answers; `false` = it answers nonsense.
+async fn insistently<F: Future<Output = Result<(), StoreError>>>(attempt: impl Fn() -> F) -> bool {
+    loop {
+        match attempt().await {
+            Ok(()) => return true,
+            Err(StoreError::Unavailable) => sleep(RETRY).await,
+            Err(StoreError::Broken(why)) => {
+                tracing::error!(why, "groups of some users are not followed");
+                return false;
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -71,7 +72,16 @@ impl<'a> Round<'a> {
     /// A user's index says nothing of messages in groups: those with a member
     /// here are looked at whatever it says.
     async fn go(&mut self) {
-        self.look_at(self.ports.groups_here()).await;
+        let groups = self.ports.groups_here();
+        for groups in groups.chunks(TOPS) {
+            let paced = pace(groups.len(), TOPS_RATE);
+            // Somebody was removed, and nobody told.
+            let ports = self.ports;
+            let check = |group| insistently(move || ports.check_members(group));
+            join_all(groups.iter().map(check)).await;
+            sleep_until(paced).await;
+        }
+        self.look_at(groups).await;
         let mut users: Vec<UserId> = self.ports.hub.all().iter().map(|peer| peer.identity.user).collect();
         users.sort_unstable();
         users.dedup();

@@ -8,7 +8,7 @@
 --           padded, entry ...
 --   commit: how many members, what new ones see, history of this connection
 -- Returns 0 done, 1 the group is there, 2 another creation is under way; of a
--- commit {0, epoch, created (ms)}.
+-- commit {0, epoch, created (ms), mver}.
 local step, nonce = ARGV[1], ARGV[2]
 if redis.call('HEXISTS', KEYS[1], 'mver') == 1 then return {1} end
 local holder = redis.call('GET', KEYS[2])
@@ -35,15 +35,17 @@ end
 if redis.call('HLEN', KEYS[3]) ~= tonumber(ARGV[3]) then return {2} end
 local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
--- A deleted one of this name has left its epoch: none comes twice.
-local was = tonumber(redis.call('HGET', KEYS[1], 'was') or '0')
+-- A deleted one of this name has left its epoch and its count of changes:
+-- none comes twice, or who heard of the first only would trust what he knows.
+local left = redis.call('HMGET', KEYS[1], 'was', 'changes')
+local was, mver = tonumber(left[1] or '0'), string.format('%.0f', tonumber(left[2] or '0') + 1)
 local epoch = string.format('%.0f', math.max(was + 1, micros))
 local created = string.format('%.0f', math.floor(micros / 1000))
 redis.call('PERSIST', KEYS[1])
-redis.call('HDEL', KEYS[1], 'was')
-redis.call('HSET', KEYS[1], 'epoch', epoch, 'created', created, 'mver', '1', 'members', ARGV[3],
+redis.call('HDEL', KEYS[1], 'was', 'changes')
+redis.call('HSET', KEYS[1], 'epoch', epoch, 'created', created, 'mver', mver, 'members', ARGV[3],
   'history', ARGV[4], 'replid', ARGV[5])
 redis.call('PERSIST', KEYS[3])
 redis.call('PERSIST', KEYS[4])
 redis.call('UNLINK', KEYS[2])
-return {0, epoch, created}
+return {0, epoch, created, mver}

@@ -1,5 +1,5 @@
-//! A real redis-server of the test's own: nothing persisted, so a restart is
-//! an empty one.
+//! A real redis-server of the test's own. Nothing is persisted unless the test
+//! says so, and then a restart is an empty one.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -15,6 +15,7 @@ const START: Duration = Duration::from_secs(10);
 /// One server; killed on drop.
 pub struct Redis {
     port: u16,
+    args: Vec<String>,
     dir: TempDir,
     child: Option<Child>,
 }
@@ -22,10 +23,16 @@ pub struct Redis {
 impl Redis {
     /// Starts one and waits for its PONG.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more arguments, the last word on each setting.
+    pub async fn start_with(args: &[&str]) -> Self {
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         // A port found free may be taken a moment later: another is tried then.
         for _ in 0..5 {
             let port = free_port();
-            let mut redis = Self { port, dir: tempfile::tempdir().unwrap(), child: None };
+            let mut redis = Self { port, args: args.clone(), dir: tempfile::tempdir().unwrap(), child: None };
             if redis.try_start_again().await {
                 return redis;
             }
@@ -46,8 +53,37 @@ impl Redis {
         }
     }
 
+    /// Starts one that has all that `primary` has, and will get.
+    pub async fn start_replica(primary: &Self) -> Self {
+        let replica = Self::start_with(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]).await;
+        let end = Instant::now() + START;
+        while !replica.query::<String>(&["INFO", "replication"]).await.contains("master_link_status:up") {
+            assert!(Instant::now() < end, "the replica does not get its copy");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        replica
+    }
+
+    /// Makes a replica fall behind from here on.
+    pub async fn lag(&self) {
+        let _: String = self.query(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    }
+
+    /// Ends `primary` at once, and takes its place and address.
+    pub async fn replace(&mut self, primary: &mut Self) {
+        primary.stop();
+        let _: String = self.query(&["REPLICAOF", "NO", "ONE"]).await;
+        let _: String = self.query(&["CONFIG", "SET", "port", &primary.port.to_string()]).await;
+        self.port = primary.port;
+    }
+
     /// Starts an empty server on the same port.
     pub async fn start_empty(&mut self) {
+        self.start_again().await;
+    }
+
+    /// Starts a server on the same port, with what was persisted, if anything.
+    pub async fn start_again(&mut self) {
         assert!(self.child.is_none(), "stop it first");
         let end = Instant::now() + START;
         while !self.try_start_again().await {
@@ -85,6 +121,7 @@ impl Redis {
         let mut child = Command::new("redis-server")
             .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
             .arg(self.dir.path())
+            .args(&self.args)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

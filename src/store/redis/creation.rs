@@ -70,11 +70,11 @@ impl RedisStore {
         let commit = step("commit").arg(members.len()).arg(history_word).arg(&replid);
         let reply: Vec<i64> = self.one(commit.into()).await?;
         match reply.as_slice() {
-            [0, epoch, created_at] => Ok(Created::New(Description {
+            [0, epoch, created_at, mver] => Ok(Created::New(Description {
                 epoch: u64::try_from(*epoch).unwrap_or_default(),
                 top: 0,
                 first_available: 0,
-                mver: 1,
+                mver: u64::try_from(*mver).unwrap_or_default(),
                 members: u64::try_from(members.len()).unwrap_or(u64::MAX),
                 created_at: *created_at,
                 history,
