@@ -46,7 +46,7 @@ impl Traffic {
         Self {
             conversations: (0..pairs).map(pair).collect(),
             prefix: format!("check-{:08x}-", fastrand::u32(..)),
-            tick: Duration::from_millis(100),
+            tick: Duration::from_millis(200),
             burst: 3,
             window: 6,
         }
