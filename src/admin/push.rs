@@ -81,7 +81,8 @@ pub(super) async fn push(
     };
     let envelope = reply("", Payload::Custom(custom));
     let kind = FrameKind::Ephemeral;
-    let outgoing = Outgoing { users, except: None, envelope, class: Class::Ephemeral, kind };
+    let outgoing =
+        Outgoing { users, except: None, envelope, class: Class::Ephemeral, kind, mark: None, audience: None };
     let reached = ports.deliver(&[outgoing]).await;
     Ok(Json(json!({ "online": reached.online, "offline": reached.offline, "delivered": reached.delivered })))
 }

@@ -21,7 +21,7 @@ pub(super) const CONFIG_VARIABLE: &str = "TIDEGATE_CONFIG";
 const BUILD_VARIABLE: &str = "TIDEGATE_COMMIT";
 
 /// Tables of the file; what starts with another word is a top-level key.
-const TABLES: [&str; 10] =
+pub(super) const TABLES: [&str; 10] =
     ["admin", "auth", "groups", "heartbeat", "limits", "log", "redis", "retention", "route", "store"];
 
 /// The `TIDEGATE_` variables of this process.

@@ -118,7 +118,7 @@ fn every_key_has_a_variable() {
     let mut variables = 0;
     for key in known("TIDEGATE_X") {
         let variable = format!("TIDEGATE_{}", key.to_uppercase());
-        if !["admin", "auth", "heartbeat", "limits", "log", "redis", "route"].contains(&key.as_str()) {
+        if !super::layers::TABLES.contains(&key.as_str()) {
             variables += 1;
             let found = resolve(&Flags::default(), env(&[(&variable, "1")])).map_err(|e| e.to_string());
             assert!(!found.is_err_and(|e| e.contains("unknown field")), "{variable}");
@@ -131,7 +131,7 @@ fn every_key_has_a_variable() {
             assert!(!found.is_err_and(|e| e.contains("unknown field")), "{variable}");
         }
     }
-    assert_eq!(variables, 27);
+    assert_eq!(variables, 37);
 }
 
 #[test]

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,9 +18,9 @@ use crate::admin::AdminContext;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver, RedisBus};
 use crate::config::Config;
 use crate::hub::{Hub, OutboxLimits};
-use crate::message::{IdSource, MAX_NODE};
+use crate::message::MAX_NODE;
 use crate::net::Listener;
-use crate::pipeline::{Inbox, Pipeline, Ports};
+use crate::pipeline::{Backends, Inbox, Pipeline, Ports, Tuning};
 use crate::redis::{Client, Keys, Lease, LeaseRecord, NodeLease};
 use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, RedisRoutes, Routes};
 use crate::session::Context;
@@ -73,7 +72,11 @@ impl Gateway {
         let admin_listener = bind_admin(config.admin).map_err(refused("admin", config.admin))?;
         let admin_address = admin_listener.local_addr().map_err(refused("admin", config.admin))?;
         let stop = CancellationToken::new();
-        let redis = config.redis.as_ref().map(|redis| Client::start(redis, stop.clone())).transpose()?;
+        let redis = config
+            .redis
+            .as_ref()
+            .map(|redis| Client::start(redis, config.durability, false, stop.clone()))
+            .transpose()?;
         let hub = Arc::new(Hub::new(OutboxLimits {
             bytes: u32::try_from(config.limits.outbox_bytes).unwrap_or(u32::MAX),
             frames: u32::try_from(config.limits.outbox_frames).unwrap_or(u32::MAX),
@@ -128,6 +131,7 @@ impl Gateway {
         };
         let ports = Arc::new(ports);
         let pipeline = Pipeline::start(Arc::clone(&ports), &self.stop);
+        self.admin.inbox.open(&ports, &self.stop);
         let _ = self.admin.pipeline.set(Arc::clone(&pipeline));
         let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS);
         let context = Arc::new(Context {
@@ -152,10 +156,14 @@ impl Gateway {
         warn!("messages are kept in memory only and acknowledged at level 1: a restart forgets them");
         let routes = Routes::Memory(MemoryRoutes::new(Arc::new(MemoryTable::new(ROUTE_TTL)), own));
         let bus = Bus::Memory(MemoryBus::join(Arc::new(MemoryExchange::default()), destination, receiver));
-        self.ports(routes, bus, Store::Memory(MemoryStore::new()), 0)
+        let store = Store::Memory(MemoryStore::new());
+        self.ports(Backends { routes, bus, store }, 0)
     }
 
     async fn join(&self, client: &Client, receiver: Receiver) -> Result<(Ports, Joined, u16), GatewayError> {
+        // A first ack then says what later ones say, and a Redis that cannot
+        // be used ends the start.
+        client.settled().await?;
         let own = self.data.own.clone();
         let lease = Lease::new(client.clone(), self.keys.clone(), own.id.clone(), own.epoch);
         let record = LeaseRecord {
@@ -186,32 +194,18 @@ impl Gateway {
         let _ = subscribed.wait_for(|&generation| generation > 0).await;
         metrics().redis_up.set(1.0);
         let store = Store::Redis(RedisStore::new(client.clone(), self.keys.clone()));
-        let level = store.level();
-        if level < 2 {
-            warn!(
-                level,
-                "sends are acknowledged below level 2: this Redis does not sync each write to disk (appendfsync always, noeviction)"
-            );
-        }
         let routes = Routes::Redis(RedisRoutes::new(client.clone(), self.keys.clone(), own, ROUTE_TTL));
-        let ports = self.ports(routes, Bus::Redis(bus), store, node);
+        let ports = self.ports(Backends { routes, bus: Bus::Redis(bus), store }, node);
         self.admin.leased.store(true, Ordering::Relaxed);
         let leased = Arc::clone(&self.admin.leased);
         let joined = Joined { client: client.clone(), lease, node: node_lease, record, subscribed, leased };
         Ok((ports, joined, node))
     }
 
-    fn ports(&self, routes: Routes, bus: Bus, store: Store, node: u16) -> Ports {
-        metrics().ack_level.set(store.level());
-        Ports {
-            own: self.data.own.clone(),
-            hub: Arc::clone(&self.hub),
-            routes,
-            bus,
-            store,
-            ids: Mutex::new(IdSource::new(node)),
-            send_wait: self.config.limits.send_wait,
-        }
+    fn ports(&self, backends: Backends, node: u16) -> Ports {
+        metrics().ack_level.set(backends.store.level());
+        let tuning = Tuning { send_wait: self.config.limits.send_wait, groups: self.config.groups };
+        Ports::new(self.data.own.clone(), Arc::clone(&self.hub), backends, node, tuning)
     }
 }
 

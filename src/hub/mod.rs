@@ -1,19 +1,26 @@
 //! The connections of this gateway: who is here, and the queue to each.
 //!
-//! Owns the map user → devices → [`Peer`], the only `dashmap` of the program;
-//! its guards never leave this folder, and nothing is sent under one. A
-//! [`Peer`] is what the rest of the gateway holds of a connection; the
-//! connection itself belongs to its task. Fan-out encodes once, never awaits,
-//! and costs one slow reader only itself: its outbox is bounded in bytes and
-//! count.
+//! Owns the map user → devices → [`Peer`] and the [`Rooms`] of groups, the only
+//! `dashmap`s of the program; their guards never leave this folder, and nothing
+//! is sent under one. A [`Peer`] is what the rest of the gateway holds of a
+//! connection; the connection itself belongs to its task. Fan-out encodes once,
+//! never awaits, and costs one slow reader only itself: its outbox is bounded
+//! in bytes and count. Of each conversation a connection gets every message
+//! once and in order; what comes too early waits in [`Gaps`].
 //!
 //! Called by `session` (register, remove, drain the outbox), `pipeline`
-//! (deliver, kick) and `gateway` (liveness, re-bind). Does no I/O.
+//! (deliver, repair, kick) and `gateway` (liveness, re-bind). Does no I/O.
 
+mod copies;
+mod gap;
 mod outbox;
 mod peer;
 mod registry;
+mod room;
 
+pub(crate) use copies::{Offered, Start};
+pub(crate) use gap::{Held, PATIENCE_MS};
 pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits};
 pub(crate) use peer::{Peer, PeerIdentity};
 pub(crate) use registry::{Hub, Registered};
+pub(crate) use room::Room;

@@ -1,11 +1,13 @@
 //! The bounded queue of finished frames towards one connection.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::message::{Mark, Places};
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::CloseReason;
 
@@ -29,13 +31,31 @@ pub(crate) struct Frame {
     pub class: Class,
     /// How it is counted.
     pub kind: FrameKind,
+    /// Which stored message it is a copy of.
+    pub mark: Option<Arc<Mark>>,
 }
 
 impl Frame {
+    /// A copy of a stored message.
+    #[must_use]
+    pub(crate) const fn copy(bytes: Bytes, mark: Arc<Mark>) -> Self {
+        Self { bytes, class: Class::Push, kind: FrameKind::Push, mark: Some(mark) }
+    }
+
+    /// Something that is not stored anywhere.
+    #[must_use]
+    pub(crate) const fn ephemeral(bytes: Bytes) -> Self {
+        Self { bytes, class: Class::Ephemeral, kind: FrameKind::Ephemeral, mark: None }
+    }
+
+    pub(super) fn size(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+
     /// An answer or protocol frame.
     #[must_use]
     pub(crate) const fn control(bytes: Bytes, kind: FrameKind) -> Self {
-        Self { bytes, class: Class::Control, kind }
+        Self { bytes, class: Class::Control, kind, mark: None }
     }
 }
 
@@ -65,82 +85,87 @@ pub(crate) struct OutboxLimits {
     pub frames: u32,
 }
 
+/// What is queued, and how far the connection is in its conversations.
 #[derive(Debug, Default)]
-struct State {
-    queue: VecDeque<Frame>,
+pub(super) struct State {
+    pub(super) queue: VecDeque<Frame>,
     /// Queued here or taken by the connection and not yet in the kernel.
-    bytes: u32,
-    frames: u32,
-    waker: Option<Waker>,
-    ending: Option<Ending>,
-    closed: bool,
+    pub(super) bytes: u32,
+    pub(super) frames: u32,
+    pub(super) waker: Option<Waker>,
+    pub(super) ending: Option<Ending>,
+    pub(super) closed: bool,
+    /// The first queued frame has left in part.
+    pub(super) partial: bool,
+    /// `Ready` is not queued yet, and the places are not known.
+    pub(super) opening: bool,
+    pub(super) places: Places,
+}
+
+impl State {
+    /// Whether frames are queued no more.
+    pub(super) const fn is_over(&self) -> bool {
+        self.closed || self.ending.is_some()
+    }
+
+    /// Queues whatever it is.
+    pub(super) fn enqueue(&mut self, frame: Frame) {
+        self.bytes = self.bytes.saturating_add(frame.size());
+        self.frames += 1;
+        self.queue.push_back(frame);
+    }
+
+    /// Queues a frame that is no copy of a stored message; returns whether.
+    pub(super) fn push(&mut self, frame: Frame, limits: OutboxLimits) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        // Half the room is kept from frames that were never promised. One
+        // frame always fits: what a client asked for must not end it. For the
+        // same reason answers are bounded in bytes alone.
+        let ephemeral = frame.class == Class::Ephemeral;
+        let share = if ephemeral { 2 } else { 1 };
+        let many = ephemeral && self.frames >= limits.frames / share;
+        let too_much = many || self.bytes.saturating_add(frame.size()) > limits.bytes / share;
+        let full = too_much && self.frames > 0;
+        if !full {
+            self.enqueue(frame);
+        } else if ephemeral {
+            metrics().dropped_ephemeral.increment(1);
+        } else {
+            self.ending = Some(Ending::of(CloseReason::SlowConsumer));
+        }
+        !full
+    }
 }
 
 /// Many senders, one connection that drains. Bytes count until the kernel has
 /// them, so a reader that stalls is seen by its bound.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 impl Outbox {
-    /// Queues a frame and wakes the connection. A full outbox drops an
-    /// ephemeral frame and ends the connection as a slow consumer on any
-    /// other. Returns whether it was queued.
+    /// Of a connection that is not told `Ready` yet: see [`Self::open`].
+    #[must_use]
+    pub(crate) fn opening() -> Self {
+        Self { state: Mutex::new(State { opening: true, ..State::default() }) }
+    }
+
+    /// Queues a frame that is no copy of a stored message, and wakes the
+    /// connection. A full outbox drops an ephemeral frame and ends the
+    /// connection as a slow consumer on any other. Returns whether it was
+    /// queued.
     pub(crate) fn push(&self, frame: Frame, limits: OutboxLimits) -> bool {
-        let size = u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX);
-        let is_push = frame.class == Class::Push;
-        if is_push {
-            metrics().copies_enqueued.increment(1);
-        }
         let mut state = self.state.lock();
-        if state.closed || state.ending.is_some() {
-            drop(state);
-            if is_push {
-                metrics().copies_dropped_closed.increment(1);
-            }
-            return false;
-        }
-        // Half the room is kept from frames that were never promised.
-        let share = if frame.class == Class::Ephemeral { 2 } else { 1 };
-        // One frame always fits: what a client asked for must not end it. For
-        // the same reason answers are bounded in bytes alone.
-        let many = frame.class != Class::Control && state.frames >= limits.frames / share;
-        let too_much = many || state.bytes.saturating_add(size) > limits.bytes / share;
-        let full = too_much && state.frames > 0;
-        if full && frame.class == Class::Ephemeral {
-            drop(state);
-            metrics().dropped_ephemeral.increment(1);
-            return false;
-        }
-        if full {
-            state.ending = Some(Ending::of(CloseReason::SlowConsumer));
-        } else {
-            state.bytes += size;
-            state.frames += 1;
-            state.queue.push_back(frame);
-        }
+        let queued = state.push(frame, limits);
         let waker = state.waker.take();
         drop(state);
-        match (full, is_push) {
-            (true, true) => metrics().copies_dropped_slow.increment(1),
-            (false, true) => metrics().copies_queued.increment(1.0),
-            _ => {}
-        }
         if let Some(waker) = waker {
             waker.wake();
         }
-        !full
-    }
-
-    /// Puts a frame before everything queued: `Ready` goes first, however
-    /// early a delivery came. Not bounded; called once, before the connection
-    /// runs.
-    pub(crate) fn push_front(&self, frame: Frame) {
-        let mut state = self.state.lock();
-        state.bytes = state.bytes.saturating_add(u32::try_from(frame.bytes.len()).unwrap_or(u32::MAX));
-        state.frames += 1;
-        state.queue.push_front(frame);
+        queued
     }
 
     /// Asks the connection to end after what is queued; the first asker wins.
@@ -172,9 +197,11 @@ impl Outbox {
     }
 
     /// Gives back a taken queue, after the kernel took `frames` whole frames
-    /// of `bytes` in all. An empty one gives back its memory for reuse.
-    pub(crate) fn restore(&self, mut queue: VecDeque<Frame>, bytes: usize, frames: usize) {
+    /// of `bytes` in all, and of the first one left a part (`partial`). An
+    /// empty one gives back its memory for reuse.
+    pub(crate) fn restore(&self, mut queue: VecDeque<Frame>, bytes: usize, frames: usize, partial: bool) {
         let mut state = self.state.lock();
+        state.partial = partial;
         state.bytes = state.bytes.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
         state.frames = state.frames.saturating_sub(u32::try_from(frames).unwrap_or(u32::MAX));
         queue.append(&mut state.queue);
@@ -217,53 +244,56 @@ mod tests {
 
     const LIMITS: OutboxLimits = OutboxLimits { bytes: 100, frames: 4 };
 
-    fn frame(class: Class, size: usize) -> Frame {
-        Frame { bytes: vec![0; size].into(), class, kind: FrameKind::Other }
+    fn answer(size: usize) -> Frame {
+        Frame::control(vec![0; size].into(), FrameKind::Other)
+    }
+
+    fn typing(size: usize) -> Frame {
+        Frame::ephemeral(vec![0; size].into())
     }
 
     #[test]
-    fn bounded_in_bytes_and_count() {
+    fn answers_are_bounded_in_bytes() {
         let outbox = Outbox::default();
-        assert!(outbox.push(frame(Class::Push, 60), LIMITS));
-        assert!(!outbox.push(frame(Class::Push, 60), LIMITS), "too many bytes");
-        assert_eq!(outbox.take(Waker::noop()).1, Some(Ending::of(CloseReason::SlowConsumer)));
-
-        let outbox = Outbox::default();
-        for _ in 0..4 {
-            assert!(outbox.push(frame(Class::Push, 1), LIMITS));
+        for _ in 0..6 {
+            assert!(outbox.push(answer(10), LIMITS));
         }
-        assert!(outbox.push(frame(Class::Control, 1), LIMITS), "an answer counts its bytes only");
-        assert!(!outbox.push(frame(Class::Push, 1), LIMITS), "too many frames");
+        assert!(!outbox.push(answer(60), LIMITS), "too many bytes");
+        assert_eq!(outbox.take(Waker::noop()).1, Some(Ending::of(CloseReason::SlowConsumer)));
+        assert!(Outbox::default().push(answer(1_000), LIMITS), "one always fits");
     }
 
     #[test]
     fn ephemeral_frames_go_first_and_end_nothing() {
         let outbox = Outbox::default();
-        assert!(outbox.push(frame(Class::Push, 60), LIMITS));
-        assert!(!outbox.push(frame(Class::Ephemeral, 1), LIMITS));
-        assert!(outbox.push(frame(Class::Push, 10), LIMITS));
+        assert!(outbox.push(answer(60), LIMITS));
+        assert!(!outbox.push(typing(1), LIMITS));
+        assert!(outbox.push(answer(10), LIMITS));
         assert_eq!(outbox.take(Waker::noop()).1, None);
+        let outbox = Outbox::default();
+        assert!(outbox.push(typing(1), LIMITS) && outbox.push(typing(1), LIMITS));
+        assert!(!outbox.push(typing(1), LIMITS), "half of the frames, too");
     }
 
     #[test]
     fn bytes_count_until_the_kernel_has_them() {
         let outbox = Outbox::default();
-        assert!(outbox.push(frame(Class::Push, 80), LIMITS));
+        assert!(outbox.push(answer(80), LIMITS));
         let (mut out, _) = outbox.take(Waker::noop());
         assert_eq!(outbox.backlog(), (1, 80));
-        assert!(!outbox.push(frame(Class::Ephemeral, 30), LIMITS));
+        assert!(!outbox.push(typing(30), LIMITS));
         out.clear();
-        outbox.restore(out, 80, 1);
-        assert!(outbox.push(frame(Class::Ephemeral, 30), LIMITS));
+        outbox.restore(out, 80, 1, false);
+        assert!(outbox.push(typing(30), LIMITS));
     }
 
     #[test]
     fn what_the_kernel_did_not_take_stays_in_front() {
         let outbox = Outbox::default();
-        assert!(outbox.push(frame(Class::Push, 1), LIMITS));
+        assert!(outbox.push(answer(1), LIMITS));
         let (out, _) = outbox.take(Waker::noop());
-        assert!(outbox.push(frame(Class::Push, 2), LIMITS));
-        outbox.restore(out, 0, 0);
+        assert!(outbox.push(answer(2), LIMITS));
+        outbox.restore(out, 0, 0, false);
         let sizes: Vec<_> = outbox.take(Waker::noop()).0.iter().map(|f| f.bytes.len()).collect();
         assert_eq!(sizes, [1, 2]);
     }
@@ -273,7 +303,7 @@ mod tests {
         let outbox = Outbox::default();
         assert!(outbox.end(Ending::of(CloseReason::Replaced)));
         assert!(!outbox.end(Ending::of(CloseReason::Shutdown)));
-        assert!(!outbox.push(frame(Class::Control, 1), LIMITS));
+        assert!(!outbox.push(answer(1), LIMITS));
         let (_, ending) = outbox.take(Waker::noop());
         assert_eq!(ending.map(|e| e.reason), Some(CloseReason::Replaced));
     }

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use super::copies::Offered;
 use super::outbox::{Frame, Outbox, OutboxLimits};
-use crate::types::{ConnId, DeviceId, UserId, monotonic_ms};
+use crate::telemetry::HintCause;
+use crate::types::{ConnId, ConversationId, DeviceId, UserId, monotonic_ms};
 
 /// Who is at the other end; fixed for the life of the connection.
 #[derive(Debug, Clone)]
@@ -55,7 +57,7 @@ impl Peer {
         let now = monotonic_ms();
         Self {
             identity,
-            outbox: Outbox::default(),
+            outbox: Outbox::opening(),
             limits,
             bound: AtomicU64::new(bound),
             since: now,
@@ -72,6 +74,30 @@ impl Peer {
     /// Queues a frame for this connection; returns whether there was room.
     pub(crate) fn answer(&self, frame: Frame) -> bool {
         self.outbox.push(frame, self.limits)
+    }
+
+    /// Offers a copy of a stored message; `own` = it was sent over this
+    /// connection.
+    pub(crate) fn offer(&self, frame: &Frame, own: bool) -> Offered {
+        self.outbox.offer(frame, own, self.limits)
+    }
+
+    /// Tells the client to pull a conversation, unless it was told.
+    pub(crate) fn hint(
+        &self,
+        conversation: &ConversationId,
+        epoch: u64,
+        top: i64,
+        delay_ms: u32,
+        cause: HintCause,
+    ) {
+        self.outbox.hint(conversation, epoch, top, delay_ms, cause, self.limits);
+    }
+
+    /// Bounds of the outbox.
+    #[must_use]
+    pub(crate) const fn limits(&self) -> OutboxLimits {
+        self.limits
     }
 
     /// The store's time of the first bind; 0 = not bound yet.

@@ -8,8 +8,10 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use parking_lot::Mutex;
 
+use super::gap::Gaps;
 use super::outbox::{Frame, OutboxLimits};
 use super::peer::Peer;
+use super::room::Rooms;
 use crate::telemetry::metrics;
 use crate::types::{ConnId, DeviceId, UserId, monotonic_ms};
 
@@ -70,6 +72,10 @@ pub(crate) struct Hub {
     users: DashMap<UserId, Devices, foldhash::fast::RandomState>,
     connections: AtomicUsize,
     limits: OutboxLimits,
+    /// Groups with members online here.
+    pub(crate) rooms: Rooms,
+    /// Holes that connections here have seen.
+    pub(crate) gaps: Gaps,
     /// Connections that were replaced before they were registered, and when,
     /// monotonic ms: their bind is known elsewhere sooner than here.
     condemned: Mutex<HashMap<ConnId, u64>>,
@@ -81,7 +87,14 @@ impl Hub {
     pub(crate) fn new(limits: OutboxLimits) -> Self {
         let shards = 128;
         let users = DashMap::with_hasher_and_shard_amount(foldhash::fast::RandomState::default(), shards);
-        Self { users, connections: AtomicUsize::new(0), limits, condemned: Mutex::default() }
+        Self {
+            users,
+            connections: AtomicUsize::new(0),
+            limits,
+            rooms: Rooms::default(),
+            gaps: Gaps::default(),
+            condemned: Mutex::default(),
+        }
     }
 
     /// Live connections.

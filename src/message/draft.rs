@@ -71,8 +71,10 @@ impl Draft {
             .map_err(|error| DraftError::Invalid(format!("conversationId: {error}")))?;
         match conversation {
             ConversationId::P2p(lo, hi) if from == lo || from == hi || from == UserId::SYSTEM => {}
+            // Who is in a group is known where it is kept.
+            ConversationId::Group(_) => {}
             // The same answer for what does not exist and what is not yours.
-            ConversationId::P2p(..) | ConversationId::Group(_) => return Err(DraftError::NotFound),
+            ConversationId::P2p(..) => return Err(DraftError::NotFound),
         }
         match MessageType::try_from(request.r#type) {
             Ok(MessageType::Unspecified) => return Err(invalid("type must be set")),

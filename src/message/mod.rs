@@ -1,12 +1,17 @@
 //! What a message is before and after it is stored.
 //!
 //! Pure: [`Draft`] is a send that has been checked field by field, [`IdSource`]
-//! numbers messages. Both take the time as a value.
+//! numbers messages, [`Mark`] names a stored one, and [`Places`] says of one
+//! connection what it is to be given next. Time is taken as a value.
 //!
-//! Called by `session`, `admin` (drafts) and `pipeline` (ids).
+//! Called by `session`, `admin` (drafts), `hub` (places) and `pipeline`.
 
 mod draft;
+mod mark;
+mod places;
 mod snowflake;
 
 pub(crate) use draft::{Draft, DraftError};
+pub(crate) use mark::{Mark, message_id};
+pub(crate) use places::{Place, Places, Proof, Pulling, Verdict, prove};
 pub(crate) use snowflake::{IdSource, MAX_NODE};

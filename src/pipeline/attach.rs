@@ -2,15 +2,23 @@
 //! ceases to be.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::sleep;
+
+use super::members::MAX_INDEX;
 use super::{Pipeline, Ports};
-use crate::hub::{Ending, Peer, PeerIdentity, Registered};
+use crate::hub::{Ending, Peer, PeerIdentity, Registered, Start};
+use crate::message::{Place, message_id};
 use crate::route::{Binding, Bound};
-use crate::store::Conversations;
-use crate::types::CloseReason;
+use crate::store::{Conversations, Joined, StoreError};
+use crate::types::{CloseReason, ConversationId, UserId};
 
 /// Most conversations that `Ready` names.
 const READY_CONVERSATIONS: usize = 100;
+/// Pause between attempts to read the groups of a connection that was made
+/// while the store was away.
+const JOIN_RETRY: Duration = Duration::from_secs(1);
 
 /// A connection that is reachable now.
 #[derive(Debug)]
@@ -19,6 +27,8 @@ pub(crate) struct Attached {
     pub peer: Arc<Peer>,
     /// Where its user's conversations stand; empty while the store is away.
     pub conversations: Conversations,
+    /// The same for the outbox.
+    pub start: Start,
 }
 
 impl Pipeline {
@@ -62,18 +72,35 @@ impl Pipeline {
         if bound == 0 {
             self.refresh(&peer);
         }
-        // Unread is not the same as none: the client is told to ask.
-        let unknown = |_| Conversations { positions: Vec::new(), has_more: true };
-        let conversations =
-            ports.store.conversations(user, 0, READY_CONVERSATIONS).await.unwrap_or_else(unknown);
-        Attached { peer, conversations }
+        let (conversations, start) = match ports.stand(user).await {
+            Ok(stand) => stand,
+            Err(error) => {
+                tracing::debug!(%user, %error, "served without conversations");
+                tokio::spawn(join_later(Arc::clone(ports), Arc::clone(&peer)));
+                // Unread is not the same as none: the client is told to ask.
+                (Conversations { positions: Vec::new(), has_more: true }, Start::default())
+            }
+        };
+        Attached { peer, conversations, start }
     }
 
     /// Takes a connection out; its route is removed unless another has it.
     pub(crate) fn detach(&self, peer: &Arc<Peer>, reason: CloseReason) {
         self.ports.hub.remove(peer);
+        self.ports.leave_rooms(peer);
         if !matches!(reason, CloseReason::Replaced | CloseReason::Superseded) {
             self.depart(peer);
+        }
+    }
+}
+
+/// Registers interest in a user's groups when the store is back.
+async fn join_later(ports: Arc<Ports>, peer: Arc<Peer>) {
+    let user = peer.identity.user;
+    while !peer.outbox.is_closed() {
+        sleep(JOIN_RETRY.mul_f64(0.5 + fastrand::f64())).await;
+        if ports.rejoin(user).await.is_ok() {
+            return;
         }
     }
 }
@@ -90,6 +117,28 @@ pub(super) fn binding(peer: &Peer) -> Binding {
 }
 
 impl Ports {
+    /// Where a user's conversations stand. Interest in his groups is
+    /// registered before their tops are read.
+    async fn stand(&self, user: UserId) -> Result<(Conversations, Start), StoreError> {
+        let mut index = self.store.index(&[user], 0, 0, MAX_INDEX).await?.pop().unwrap_or_default();
+        let groups = index.iter().filter(|conversation| conversation.is_group()).cloned().collect();
+        let joined = self.join_rooms(user, groups).await?;
+        let has_more = index.len() > READY_CONVERSATIONS;
+        index.truncate(READY_CONVERSATIONS);
+        let positions = self.store.positions(user, &index).await?;
+        let behind = |(group, joined): &(ConversationId, Joined)| {
+            Place::new(group, joined.top.epoch, joined.top.seq, message_id(&joined.top.server_msg_id))
+        };
+        let mut places: Vec<Place> = joined.iter().map(behind).collect();
+        // Read later than the tops above.
+        places.extend(positions.iter().filter_map(|position| {
+            let conversation = ConversationId::parse(&position.conversation_id).ok()?;
+            Some(Place::new(&conversation, position.epoch, position.seq, message_id(&position.server_msg_id)))
+        }));
+        let start = Start { places, complete: !has_more, pulling: Vec::new() };
+        Ok((Conversations { positions, has_more }, start))
+    }
+
     /// Applies what a refresh or re-bind found.
     pub(super) fn settle(&self, peer: &Arc<Peer>, outcome: &Bound) {
         match outcome {

@@ -1,6 +1,6 @@
 //! Fan-out: to the connections here, and one bus item per gateway elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +9,11 @@ use tokio::time::sleep;
 use super::Ports;
 use crate::bus::Destination;
 use crate::hub::{Class, Frame, Peer};
+use crate::message::Mark;
 use crate::route::Route;
+use crate::store::Audience;
 use crate::telemetry::{FrameKind, metrics};
-use crate::types::{GatewayRef, UserId};
+use crate::types::{ConversationId, GatewayRef, UserId, monotonic_ms};
 use crate::wire::encode;
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{BusItem, Delivery, DeliveryClass, Envelope};
@@ -34,6 +36,31 @@ pub(crate) struct Outgoing {
     pub class: Class,
     /// How it is counted.
     pub kind: FrameKind,
+    /// Which stored message it is.
+    pub mark: Option<Arc<Mark>>,
+    /// Of a message in a group, whose members get it instead of `users`.
+    pub audience: Option<Arc<Audience>>,
+}
+
+/// How long it is believed which gateways hold their lease.
+const BELIEVED_MS: u64 = 2_000;
+
+/// The gateways that held their lease a moment ago.
+#[derive(Debug, Default)]
+pub(crate) struct Living {
+    gateways: HashSet<GatewayRef>,
+    at: u64,
+}
+
+impl Living {
+    fn has_all(&self, gateways: &[GatewayRef], now_ms: u64) -> bool {
+        let fresh = now_ms.saturating_sub(self.at) < BELIEVED_MS;
+        fresh && gateways.iter().all(|gateway| self.gateways.contains(gateway))
+    }
+
+    fn set(&mut self, gateways: HashSet<GatewayRef>, now_ms: u64) {
+        (self.gateways, self.at) = (gateways, now_ms);
+    }
 }
 
 /// Who was reached.
@@ -48,6 +75,11 @@ pub(crate) struct Reached {
 }
 
 impl Outgoing {
+    fn frame(&self) -> Frame {
+        let bytes = encode(&self.envelope);
+        Frame { bytes, class: self.class, kind: self.kind, mark: self.mark.clone() }
+    }
+
     /// Whether it comes from a connection of this user, who is online then
     /// even if no other device of his is.
     fn is_present(&self, user: UserId) -> bool {
@@ -71,6 +103,14 @@ impl Ports {
     /// others after one look-up of all users. Never fails: what is not
     /// reached is counted.
     pub(crate) async fn deliver(&self, batch: &[Outgoing]) -> Reached {
+        let mut reached = Reached::default();
+        // Queued as one: what a gateway gets of a batch leaves together.
+        let mut items = Vec::new();
+        for outgoing in batch {
+            if let (Some(mark), Some(audience)) = (&outgoing.mark, &outgoing.audience) {
+                reached.delivered += self.deliver_to_group(outgoing, mark, audience, &mut items).await;
+            }
+        }
         let here: Vec<Vec<u64>> = batch.iter().map(|outgoing| self.deliver_here(outgoing)).collect();
         let mut users: Vec<UserId> =
             batch.iter().flat_map(|outgoing| outgoing.users.iter().copied()).collect();
@@ -84,19 +124,19 @@ impl Ports {
                 HashMap::new()
             }
         };
-        let mut reached = Reached::default();
         for (outgoing, here) in batch.iter().zip(here) {
-            let elsewhere = self.deliver_elsewhere(outgoing, &routes);
+            let elsewhere = self.deliver_elsewhere(outgoing, &routes, &mut items);
             for ((user, here), elsewhere) in outgoing.users.iter().zip(here).zip(elsewhere) {
                 reached.count(outgoing.is_present(*user), here, elsewhere);
             }
         }
+        self.bus.publish_all(items);
         reached
     }
 
     /// To every connection of this gateway and, over the bus, of the others.
     pub(crate) async fn deliver_all(&self, envelope: &Envelope, class: Class, kind: FrameKind) -> Reached {
-        let frame = Frame { bytes: encode(envelope), class, kind };
+        let frame = Frame { bytes: encode(envelope), class, kind, mark: None };
         let here = u64::try_from(self.hub.deliver_all(&frame)).unwrap_or(u64::MAX);
         let mut reached =
             Reached { online: u64::try_from(self.hub.users()).unwrap_or(0), offline: 0, delivered: here };
@@ -112,30 +152,79 @@ impl Ports {
 
     /// Queues an item for a gateway.
     pub(crate) fn publish(&self, gateway: &GatewayRef, item: Item) {
-        let to = Destination { gateway: gateway.id.clone(), epoch: gateway.epoch };
-        self.bus.publish(to, BusItem { item: Some(item) });
+        let (to, item) = addressed(gateway, item);
+        self.bus.publish(to, item);
     }
 
     /// Per user, to how many connections here.
     fn deliver_here(&self, outgoing: &Outgoing) -> Vec<u64> {
-        // Encoded once, and not at all when nobody is here.
-        let mut frame = None;
-        let to = |user: &UserId| {
-            if !self.hub.has(*user) {
-                return 0;
-            }
-            let frame = frame.get_or_insert_with(|| Frame {
-                bytes: encode(&outgoing.envelope),
-                class: outgoing.class,
-                kind: outgoing.kind,
-            });
-            u64::try_from(self.hub.deliver(*user, frame, outgoing.except.as_ref())).unwrap_or(0)
-        };
+        // Not encoded at all when nobody is here.
+        if !outgoing.users.iter().any(|user| self.hub.has(*user)) {
+            return vec![0; outgoing.users.len()];
+        }
+        let frame = outgoing.frame();
+        let except = outgoing.except.as_ref();
+        if frame.mark.is_some() {
+            return self.offer_to_users(&outgoing.users, &frame, except);
+        }
+        let to = |user: &UserId| u64::try_from(self.hub.deliver(*user, &frame, except)).unwrap_or(0);
         outgoing.users.iter().map(to).collect()
     }
 
+    /// To the members of a group: those here at once, and one item per gateway
+    /// that has some. Returns to how many connections and gateways.
+    async fn deliver_to_group(
+        &self,
+        outgoing: &Outgoing,
+        mark: &Arc<Mark>,
+        audience: &Audience,
+        items: &mut Vec<(Destination, BusItem)>,
+    ) -> u64 {
+        let mut here = 0;
+        if let Some(room) = self.hub.rooms.get(&mark.conversation) {
+            room.set_gateways(&audience.gateways, monotonic_ms());
+            here = self.offer_to_room(&room, &outgoing.frame(), outgoing.except.as_ref(), audience.mver);
+        }
+        let mut elsewhere = 0;
+        for gateway in self.alive(&mark.conversation, &audience.gateways).await {
+            let item = Delivery { mver: audience.mver, ..marked(mark, &outgoing.envelope) };
+            items.push(addressed(&gateway, Item::Delivery(item)));
+            elsewhere += 1;
+        }
+        metrics().deliveries_local.increment(here);
+        metrics().deliveries_remote.increment(elsewhere);
+        here + elsewhere
+    }
+
+    /// Those of the other gateways that hold their lease. The interest of a
+    /// dead one is taken back.
+    pub(super) async fn alive(&self, group: &ConversationId, gateways: &[GatewayRef]) -> Vec<GatewayRef> {
+        let others: Vec<GatewayRef> =
+            gateways.iter().filter(|gateway| **gateway != self.own).cloned().collect();
+        if others.is_empty() || self.living.lock().has_all(&others, monotonic_ms()) {
+            return others;
+        }
+        // While that is not known everybody is told.
+        let Ok(living) = self.routes.gateways().await else { return others };
+        let living: HashSet<GatewayRef> = living.into_iter().map(|(gateway, _)| gateway).collect();
+        let (alive, dead): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|gateway| living.contains(gateway));
+        self.living.lock().set(living, monotonic_ms());
+        for gateway in dead {
+            if self.store.leave(&gateway, std::slice::from_ref(group)).await.is_ok() {
+                metrics().interests_forgotten.increment(1);
+            }
+        }
+        alive
+    }
+
     /// Per user, how many devices elsewhere; one item per gateway.
-    fn deliver_elsewhere(&self, outgoing: &Outgoing, routes: &HashMap<UserId, Route>) -> Vec<u64> {
+    fn deliver_elsewhere(
+        &self,
+        outgoing: &Outgoing,
+        routes: &HashMap<UserId, Route>,
+        items: &mut Vec<(Destination, BusItem)>,
+    ) -> Vec<u64> {
         let mut by_gateway: Vec<(&GatewayRef, Vec<i64>)> = Vec::new();
         let mut counts = Vec::with_capacity(outgoing.users.len());
         for user in &outgoing.users {
@@ -153,7 +242,13 @@ impl Ports {
             counts.push(elsewhere);
         }
         for (gateway, users) in by_gateway {
-            self.publish(gateway, delivery(users, false, outgoing.class, &outgoing.envelope));
+            let item = match &outgoing.mark {
+                Some(mark) => {
+                    Item::Delivery(Delivery { user_ids: users, ..marked(mark, &outgoing.envelope) })
+                }
+                None => delivery(users, false, outgoing.class, &outgoing.envelope),
+            };
+            items.push(addressed(gateway, item));
         }
         counts
     }
@@ -168,6 +263,25 @@ impl Ports {
         }
         None
     }
+}
+
+/// A stored message, without its addressees.
+fn marked(mark: &Mark, envelope: &Envelope) -> Delivery {
+    Delivery {
+        class: DeliveryClass::Push.into(),
+        envelope: prost::Message::encode_to_vec(envelope).into(),
+        conversation_id: mark.conversation.to_string(),
+        seq: mark.seq,
+        epoch: mark.epoch,
+        message_id: mark.id,
+        ..Delivery::default()
+    }
+}
+
+/// An item with its gateway, as the bus takes it.
+pub(super) fn addressed(gateway: &GatewayRef, item: Item) -> (Destination, BusItem) {
+    let to = Destination { gateway: gateway.id.clone(), epoch: gateway.epoch };
+    (to, BusItem { item: Some(item) })
 }
 
 fn delivery(user_ids: Vec<i64>, all: bool, class: Class, envelope: &Envelope) -> Item {

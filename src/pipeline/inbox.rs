@@ -1,31 +1,55 @@
 //! What other gateways hand to this one.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
-use super::kick;
+use super::{Ports, kick};
 use crate::hub::{Class, Frame, Hub};
+use crate::message::Mark;
+use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, metrics};
-use crate::types::{GatewayId, UserId};
+use crate::types::{ConversationId, GatewayId, UserId};
 use crate::wire::frame_encoded;
 use crate::wire::pb::bus_item::Item;
-use crate::wire::pb::{BusItem, Delivery, DeliveryClass};
+use crate::wire::pb::{BusItem, Delivery, DeliveryClass, Membership};
 
-/// Receives bus items; needs the hub only, so it exists before the pipeline.
+/// Most changes of groups waiting to be applied.
+const MEMBERSHIPS: usize = 16_384;
+
+/// Receives bus items; exists before the pipeline, and serves probes and kicks
+/// from then on.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     hub: Arc<Hub>,
     probes: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    /// Once there is a pipeline.
+    ports: OnceLock<Weak<Ports>>,
+    memberships: OnceLock<mpsc::Sender<Membership>>,
 }
 
 impl Inbox {
     /// Delivers into `hub`.
     #[must_use]
     pub(crate) fn new(hub: Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self { hub, probes: Mutex::default() })
+        Arc::new(Self { hub, probes: Mutex::default(), ports: OnceLock::new(), memberships: OnceLock::new() })
+    }
+
+    /// Stored messages and changes of groups are served from now on.
+    pub(crate) fn open(&self, ports: &Arc<Ports>, stop: &CancellationToken) {
+        let (queue, mut changes) = mpsc::channel::<Membership>(MEMBERSHIPS);
+        let _ = self.ports.set(Arc::downgrade(ports));
+        let _ = self.memberships.set(queue);
+        let ports = Arc::clone(ports);
+        // One after the other: their order is what they mean.
+        spawn_core("memberships", stop, async move {
+            while let Some(membership) = changes.recv().await {
+                ports.members_changed(&membership).await;
+            }
+        });
     }
 
     /// Takes one item. Never waits.
@@ -41,8 +65,12 @@ impl Inbox {
                     let _ = waiting.send(());
                 }
             }
-            // Told by whoever serves groups.
-            Some(Item::Membership(_)) => {}
+            Some(Item::Membership(membership)) => {
+                let queue = self.memberships.get();
+                if queue.is_none_or(|queue| queue.try_send(membership).is_err()) {
+                    metrics().dropped_membership_full.increment(1);
+                }
+            }
             // An item of a newer gateway; its version said it may be skipped.
             None => metrics().bus_ignored_version.increment(1),
         }
@@ -58,13 +86,43 @@ impl Inbox {
         (nonce, arrival)
     }
 
+    /// A stored message: to users here, or to the members of a group.
+    fn deliver_stored(&self, ports: &Ports, delivery: &Delivery) {
+        let Ok(conversation) = ConversationId::parse(&delivery.conversation_id) else {
+            return metrics().bus_ignored_broken.increment(1);
+        };
+        let (epoch, seq, id) = (delivery.epoch, delivery.seq, delivery.message_id);
+        let mark = Mark { conversation, epoch, seq, id };
+        let room = mark.conversation.is_group().then(|| self.hub.rooms.get(&mark.conversation)).flatten();
+        let frame = Frame::copy(frame_encoded(&delivery.envelope), Arc::new(mark));
+        let reached = match room {
+            Some(room) => ports.offer_to_room(&room, &frame, None, delivery.mver),
+            None => {
+                let users = delivery.user_ids.iter().filter_map(|&id| UserId::new(id).ok());
+                ports.offer_to_users(&users.collect::<Vec<_>>(), &frame, None).iter().sum()
+            }
+        };
+        metrics().deliveries_local.increment(reached);
+    }
+
     fn deliver(&self, delivery: &Delivery) {
+        if let Some(ports) = self.ports.get().and_then(Weak::upgrade).filter(|_| delivery.seq > 0) {
+            return self.deliver_stored(&ports, delivery);
+        }
         let (class, kind) = match delivery.class() {
             DeliveryClass::Push => (Class::Push, FrameKind::Push),
             DeliveryClass::Ephemeral => (Class::Ephemeral, FrameKind::Ephemeral),
             DeliveryClass::Control | DeliveryClass::Unspecified => (Class::Control, FrameKind::Ack),
         };
-        let frame = Frame { bytes: frame_encoded(&delivery.envelope), class, kind };
+        let ports = self.ports.get().and_then(Weak::upgrade);
+        if let (Ok(group), Some(ports)) = (ConversationId::parse(&delivery.conversation_id), ports) {
+            for envelope in std::iter::once(&delivery.envelope).chain(&delivery.envelopes) {
+                let frame = Frame { bytes: frame_encoded(envelope), class, kind, mark: None };
+                ports.tell_room(&group, delivery.mver, &frame, None);
+            }
+            return;
+        }
+        let frame = Frame { bytes: frame_encoded(&delivery.envelope), class, kind, mark: None };
         let reached = if delivery.all {
             self.hub.deliver_all(&frame)
         } else {

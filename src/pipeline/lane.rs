@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::send::{Origin, SendOutcome, SendRequest, Work};
 use super::{Outgoing, Ports};
 use crate::hub::Class;
-use crate::store::{Append, Appended, Refused, StoreError};
+use crate::message::Mark;
+use crate::store::{Append, Appended, Audience, Refused, StoreError};
 use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, Refusal, metrics};
 use crate::types::{ConversationId, UserId, unix_ms};
@@ -160,14 +161,15 @@ impl Lane {
         metrics().ack_level.set(level);
         let started = Instant::now();
         let appends: Vec<&Append> = batch.iter().map(|pending| &pending.append).collect();
-        let outcomes = self.ports.store.append(&appends).await;
+        let mut outcomes = self.ports.store.append(&appends).await;
         metrics().append_seconds.record(started.elapsed());
         let mut outgoing = Vec::with_capacity(batch.len());
-        for (pending, outcome) in batch.into_iter().zip(outcomes.outcomes) {
+        for (pending, outcome) in batch.into_iter().zip(std::mem::take(&mut outcomes.outcomes)) {
             match outcome {
                 Ok(appended) => {
                     let undelivered = self.unconfirmed.forget(&pending.append);
-                    outgoing.extend(conclude(pending, appended, level, undelivered));
+                    let audience = outcomes.audiences.get(&pending.append.conversation);
+                    outgoing.extend(conclude(pending, appended, level, undelivered, audience));
                 }
                 Err(StoreError::Unavailable) => unknown.push(pending),
                 Err(StoreError::Broken(why)) => {
@@ -229,6 +231,7 @@ fn conclude(
     appended: Appended,
     level: u32,
     undelivered: bool,
+    audience: Option<&Arc<Audience>>,
 ) -> Option<(Outgoing, Instant)> {
     let Pending { request, append } = pending;
     let (seq, epoch, server_msg_id, server_time, duplicate) = match appended {
@@ -297,8 +300,11 @@ fn conclude(
         device_id: push.from_device_id.clone(),
         ..Header::default()
     };
+    let mark = Mark::of(&push).map(Arc::new);
     let envelope = Envelope { header: Some(header), payload: Some(Payload::Push(push)) };
-    Some((Outgoing { users, except, envelope, class: Class::Push, kind: FrameKind::Push }, received))
+    let audience = audience.cloned();
+    let (class, kind) = (Class::Push, FrameKind::Push);
+    Some((Outgoing { users, except, envelope, class, kind, mark, audience }, received))
 }
 
 #[cfg(test)]

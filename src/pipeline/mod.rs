@@ -1,5 +1,5 @@
-//! The product's verbs: send, deliver, acknowledge, relay, attach, resume,
-//! kick, pull.
+//! The product's verbs: send, deliver, repair, reconcile, acknowledge, relay,
+//! attach, resume, kick, pull.
 //!
 //! The only place that sees messages, the hub and the three ports together.
 //! Order of work for a send: validate → dedup + seq + append → ack the sender
@@ -12,12 +12,18 @@
 mod acknowledge;
 mod attach;
 mod deliver;
+mod group;
+mod here;
 mod inbox;
 mod kick;
 mod lane;
+mod members;
+mod proof;
 mod pull;
+mod reconcile;
 mod refresh;
 mod relay;
+mod repair;
 mod resume;
 mod send;
 
@@ -25,11 +31,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use acknowledge::Report;
-pub(crate) use deliver::Outgoing;
+pub(crate) use deliver::{Living, Outgoing};
 pub(crate) use inbox::Inbox;
 pub(crate) use kick::KickRequest;
 pub(crate) use pull::Pull;
@@ -37,6 +43,7 @@ pub(crate) use relay::{Relay, RelayTo};
 pub(crate) use send::{Origin, SendOutcome, SendRequest, failed};
 
 use crate::bus::Bus;
+use crate::config::Groups;
 use crate::hub::{Hub, Peer};
 use crate::message::IdSource;
 use crate::route::Routes;
@@ -60,6 +67,70 @@ pub(crate) struct Ports {
     pub ids: Mutex<IdSource>,
     /// Longest a send waits for the store.
     pub send_wait: Duration,
+    /// When a group is too large or too busy for every copy to be pushed.
+    pub groups: Groups,
+    /// Held shared while interest in groups is registered, alone while it is
+    /// taken back.
+    pub interest: RwLock<()>,
+    /// Gateways that hold their lease.
+    pub living: Mutex<Living>,
+}
+
+/// What the ports are made of.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    /// Where users are.
+    pub routes: Routes,
+    /// The way to other gateways.
+    pub bus: Bus,
+    /// The log.
+    pub store: Store,
+}
+
+/// What the configuration says of the verbs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tuning {
+    /// Longest a send waits for the store.
+    pub send_wait: Duration,
+    /// When a group is too large or too busy for every copy to be pushed.
+    pub groups: Groups,
+}
+
+#[cfg(test)]
+impl Tuning {
+    /// Short waits, and no group is too large.
+    pub(crate) const fn for_tests() -> Self {
+        let groups = Groups {
+            push_members: 20_000,
+            push_rate: 100_000,
+            pull_spread: Duration::ZERO,
+            receipt_members: 200,
+        };
+        Self { send_wait: Duration::from_millis(150), groups }
+    }
+}
+
+impl Ports {
+    /// For the gateway `own` with these connections; `node` numbers its
+    /// messages.
+    #[must_use]
+    pub(crate) fn new(own: GatewayRef, hub: Arc<Hub>, backends: Backends, node: u16, tuning: Tuning) -> Self {
+        let Backends { routes, bus, store } = backends;
+        let Tuning { send_wait, groups } = tuning;
+        let ids = Mutex::new(IdSource::new(node));
+        Self {
+            own,
+            hub,
+            routes,
+            bus,
+            store,
+            ids,
+            send_wait,
+            groups,
+            interest: RwLock::default(),
+            living: Mutex::default(),
+        }
+    }
 }
 
 /// The verbs, as queues to the tasks that do them.
@@ -83,7 +154,10 @@ impl Pipeline {
         let lanes = lane::start(&ports, stop);
         let relays = relay::start(&ports, stop);
         let reports = acknowledge::start(&ports, stop);
+        reconcile::start(&ports, stop);
         let (refreshes, departures) = refresh::start(&ports, stop);
+        repair::start(&ports, stop);
+        members::start(&ports, stop);
         let pulls = Arc::new(Semaphore::new(pull::MAX_CONCURRENT));
         let send_room = Arc::new(Semaphore::new(lane::MAX_BYTES));
         Arc::new(Self { ports, lanes, send_room, relays, reports, refreshes, departures, pulls })

@@ -3,13 +3,17 @@
 
 use std::sync::Arc;
 
+use super::proof::{current, prove_against, resync_required};
 use super::{Pipeline, Ports};
 use crate::hub::{Frame, Peer};
-use crate::store::{Span, StoreError};
-use crate::telemetry::FrameKind;
-use crate::types::ConversationId;
-use crate::wire::pb::{ConversationsReq, ConversationsResp, Error, ErrorCode, SyncReq, SyncResp};
-use crate::wire::{Payload, encode, error, reply};
+use crate::message::{Mark, Place, Proof, message_id};
+use crate::store::{Page, Span, StoreError};
+use crate::telemetry::{FrameKind, metrics};
+use crate::types::{ConversationId, UserId};
+use crate::wire::pb::{
+    ConversationsReq, ConversationsResp, Direction, Error, ErrorCode, Push, SyncReq, SyncResp,
+};
+use crate::wire::{Payload, decode_message, encode, error, reply};
 
 /// Most pulls of all connections at a time.
 pub(super) const MAX_CONCURRENT: usize = 256;
@@ -50,18 +54,25 @@ impl Pipeline {
         let ports = Arc::clone(&self.ports);
         let permit = Arc::clone(&self.pulls).try_acquire_owned();
         tokio::spawn(async move {
-            let answer = match permit {
-                Ok(_permit) if among_few => ports.read(&peer, &pull).await,
+            let answered = match permit {
+                Ok(_permit) if among_few => ports.read(&peer, &trace_id, &pull).await,
                 _ => Err(retry_later("too many reads at once")),
             };
-            let payload = answer.unwrap_or_else(|mut error| {
+            if let Err(mut error) = answered {
                 error.ref_request_id = pull.request_id().to_owned();
-                Payload::Error(error)
-            });
-            peer.answer(Frame::control(encode(&reply(&trace_id, payload)), FrameKind::Other));
+                answer(&peer, &trace_id, Payload::Error(error));
+            }
             peer.pull_answered();
         });
     }
+}
+
+fn answer(peer: &Peer, trace_id: &str, payload: Payload) {
+    peer.answer(frame(trace_id, payload));
+}
+
+fn frame(trace_id: &str, payload: Payload) -> Frame {
+    Frame::control(encode(&reply(trace_id, payload)), FrameKind::Other)
 }
 
 fn retry_later(message: &str) -> Error {
@@ -81,40 +92,159 @@ impl From<StoreError> for Error {
 }
 
 impl Ports {
-    async fn read(&self, peer: &Peer, pull: &Pull) -> Result<Payload, Error> {
+    async fn read(&self, peer: &Arc<Peer>, trace_id: &str, pull: &Pull) -> Result<(), Error> {
         match pull {
-            Pull::Sync(request) => self.sync(peer, request).await.map(Payload::SyncResp),
-            Pull::Conversations(request) => self.list(peer, request).await.map(Payload::ConversationsResp),
+            Pull::Sync(request) => self.sync(peer, trace_id, request).await,
+            Pull::Conversations(request) => {
+                let list = self.list(peer, request).await?;
+                answer(peer, trace_id, Payload::ConversationsResp(list));
+                Ok(())
+            }
         }
     }
 
-    async fn sync(&self, peer: &Peer, request: &SyncReq) -> Result<SyncResp, Error> {
+    /// What a user sees of a conversation: what has a larger seq; `None` = he
+    /// is not in it.
+    pub(crate) async fn visible(
+        &self,
+        user: UserId,
+        conversation: &ConversationId,
+    ) -> Result<Option<i64>, StoreError> {
+        match conversation {
+            ConversationId::P2p(..) => Ok(conversation.peer_of(user).map(|_| 0)),
+            ConversationId::Group(_) => {
+                let roster = self.store.roster(conversation, &[user]).await?;
+                Ok(roster.and_then(|roster| roster.members.first().copied().flatten()).map(|m| m.since_seq))
+            }
+        }
+    }
+
+    async fn sync(&self, peer: &Arc<Peer>, trace_id: &str, request: &SyncReq) -> Result<(), Error> {
         let conversation = ConversationId::parse(&request.conversation_id)
             .map_err(|e| error(ErrorCode::Invalid, format!("conversationId: {e}")))?;
-        if conversation.peer_of(peer.identity.user).is_none() {
-            return Err(Error {
-                conversation_id: request.conversation_id.clone(),
-                ..error(ErrorCode::NotFound, "conversation not found")
-            });
-        }
         if request.from_seq < 0 {
             return Err(error(ErrorCode::Invalid, "fromSeq must not be negative"));
         }
+        let known = peer.outbox.known_top(&conversation);
         let limit = if request.limit == 0 { DEFAULT_MESSAGES } else { request.limit.min(MAX_MESSAGES) };
         let limit = usize::try_from(limit).unwrap_or(1);
         let room = usize::try_from(self.hub.limits().bytes).unwrap_or(usize::MAX);
         let max_bytes = MAX_BYTES.min(room / 4);
-        let span = Span { from: request.from_seq, limit, max_bytes, direction: request.direction() };
-        let page = self.store.page(&conversation, span).await?;
-        Ok(SyncResp {
+        let forward = request.direction() == Direction::Forward;
+        if let Some(page) = self.tail_page(peer, &conversation, request, limit, max_bytes) {
+            metrics().pulls_tail.increment(1);
+            self.answer_sync(peer, trace_id, request, &conversation, page, known).await;
+            return Ok(());
+        }
+        let Some(since) = self.visible(peer.identity.user, &conversation).await? else {
+            return Err(Error {
+                conversation_id: request.conversation_id.clone(),
+                ..error(ErrorCode::NotFound, "conversation not found")
+            });
+        };
+        // The message before comes along where the client wants proof.
+        let proved = forward && request.from_seq > since + 1 && names_history(request);
+        let from = match request.direction() {
+            Direction::Forward if proved => request.from_seq - 1,
+            Direction::Forward => request.from_seq.max(since + 1),
+            Direction::Backward => request.from_seq,
+        };
+        let limit = limit + usize::from(proved);
+        let span = Span { from, limit, max_bytes, direction: request.direction() };
+        let mut page = self.store.page(&conversation, span).await?;
+        metrics().pulls_store.increment(1);
+        if proved {
+            self.prove(&conversation, request, &page).await?;
+            page.messages.retain(|message| message.seq >= request.from_seq);
+        }
+        hide(&mut page, since);
+        self.answer_sync(peer, trace_id, request, &conversation, page, known).await;
+        Ok(())
+    }
+
+    /// Whether the message before `fromSeq` is the one the client has.
+    async fn prove(
+        &self,
+        conversation: &ConversationId,
+        request: &SyncReq,
+        page: &Page,
+    ) -> Result<(), Error> {
+        let before = request.from_seq - 1;
+        let place = Place::new(conversation, request.epoch, before, message_id(&request.server_msg_id));
+        match prove_against(&place, page) {
+            Some(Proof::Valid) | None => Ok(()),
+            Some(proof) => Err(resync_required(proof, current(&self.store, conversation).await?)),
+        }
+    }
+
+    /// A forward page of what a busy group's room keeps, where that is enough.
+    fn tail_page(
+        &self,
+        peer: &Peer,
+        conversation: &ConversationId,
+        request: &SyncReq,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Option<Page> {
+        if request.direction() != Direction::Forward || !conversation.is_group() {
+            return None;
+        }
+        let room = self.hub.rooms.get(conversation)?;
+        let since = room.since(peer.identity.user)?;
+        let tail = room.tail(request.from_seq).filter(|_| request.from_seq > since)?;
+        let (first, last) = (tail.first()?.0.clone(), tail.last()?.0.clone());
+        if names_history(request) && request.epoch != first.epoch {
+            return None;
+        }
+        let mut bytes = 0;
+        let fitting = tail.iter().take(limit).take_while(|(_, envelope)| {
+            bytes += envelope.len();
+            bytes <= max_bytes
+        });
+        let messages: Vec<Push> = fitting.map_while(|(_, envelope)| message_of(envelope)).collect();
+        let has_more = messages.len() < tail.len();
+        let (epoch, top) = (last.epoch, last.seq);
+        (!messages.is_empty()).then_some(Page { epoch, messages, top, first_available: since + 1, has_more })
+    }
+
+    async fn answer_sync(
+        &self,
+        peer: &Peer,
+        trace_id: &str,
+        request: &SyncReq,
+        conversation: &ConversationId,
+        page: Page,
+        known: i64,
+    ) {
+        let Page { epoch, messages, top, first_available, has_more } = page;
+        let last = messages.last().map(|last| message_id(&last.server_msg_id));
+        let response = |messages, has_more| SyncResp {
             request_id: request.request_id.clone(),
             conversation_id: request.conversation_id.clone(),
-            epoch: page.epoch,
-            messages: page.messages,
-            top_seq: page.top,
-            first_available_seq: page.first_available,
-            has_more: page.has_more,
-        })
+            epoch,
+            messages,
+            top_seq: top,
+            first_available_seq: first_available,
+            has_more,
+        };
+        if has_more || request.direction() != Direction::Forward {
+            return answer(peer, trace_id, Payload::SyncResp(response(messages, has_more)));
+        }
+        let id = match last {
+            Some(id) => id,
+            None => self.id_at_top(conversation, top).await,
+        };
+        let mark = Mark { conversation: conversation.clone(), epoch, seq: top, id };
+        peer.outbox.pulled(&mark, known, peer.limits(), |more| {
+            frame(trace_id, Payload::SyncResp(response(messages, more)))
+        });
+    }
+
+    /// The id of the last message, or 0 where it is not known.
+    async fn id_at_top(&self, conversation: &ConversationId, top: i64) -> i64 {
+        let tops = self.store.tops(std::slice::from_ref(conversation)).await;
+        let found = tops.ok().and_then(|mut tops| tops.pop().flatten()).filter(|found| found.seq == top);
+        found.map_or(0, |found| message_id(&found.server_msg_id))
     }
 
     async fn list(&self, peer: &Peer, request: &ConversationsReq) -> Result<ConversationsResp, Error> {
@@ -138,4 +268,30 @@ impl Ports {
             next_cursor,
         })
     }
+}
+
+/// Whether a request says what the message before its first one is.
+fn names_history(request: &SyncReq) -> bool {
+    request.epoch != 0 || !request.server_msg_id.is_empty()
+}
+
+/// The message in a frame of ours.
+fn message_of(frame: &[u8]) -> Option<Push> {
+    match decode_message(frame)?.payload {
+        Some(Payload::Push(push)) => Some(push),
+        _ => None,
+    }
+}
+
+/// Takes out what a reader may not see, who sees what is above `since`.
+pub(crate) fn hide(page: &mut Page, since: i64) {
+    if since == 0 {
+        return;
+    }
+    let before = page.messages.len();
+    page.messages.retain(|message| message.seq > since);
+    if page.messages.len() < before {
+        page.has_more = false;
+    }
+    page.first_available = page.first_available.max(since.saturating_add(1));
 }

@@ -21,8 +21,8 @@ const BATCH: usize = 256;
 /// To whom a payload goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RelayTo {
-    /// The other side of a conversation.
-    Peer(UserId),
+    /// The others in a conversation.
+    Conversation(ConversationId),
     /// These users, as far as they have a conversation with the sender.
     Partners(Vec<UserId>),
 }
@@ -63,7 +63,15 @@ async fn run(ports: Arc<Ports>, mut relays: mpsc::Receiver<Relay>) {
         let mut outgoing = Vec::with_capacity(batch.len());
         for relay in batch.drain(..) {
             let users = match (&relay.to, &mut known) {
-                (RelayTo::Peer(user), _) => vec![*user],
+                (RelayTo::Conversation(conversation), _) => {
+                    match conversation.peer_of(relay.from.identity.user) {
+                        Some(other) => vec![other],
+                        None => {
+                            ports.relay_to_group(conversation, &relay.envelope, Some(&relay.from)).await;
+                            continue;
+                        }
+                    }
+                }
                 (RelayTo::Partners(users), Ok(known)) => {
                     let known = known.by_ref().take(users.len());
                     known.zip(users).filter_map(|(known, user)| known.then_some(*user)).collect()
@@ -84,6 +92,8 @@ async fn run(ports: Arc<Ports>, mut relays: mpsc::Receiver<Relay>) {
                 envelope: relay.envelope,
                 class: Class::Ephemeral,
                 kind,
+                mark: None,
+                audience: None,
             });
         }
         if !outgoing.is_empty() {

@@ -7,7 +7,11 @@
 use std::collections::HashSet;
 
 use super::Ports;
+use super::proof::{current, prove_against, resync_required};
+use crate::hub::Start;
+use crate::message::{Place, Proof, message_id};
 use crate::store::{Page, Span, StoreError};
+use crate::telemetry::{HintCause, metrics};
 use crate::types::{ConversationId, UserId};
 use crate::wire::Payload;
 use crate::wire::pb::{ConversationHint, Direction, Error, ErrorCode, Position, PushBatch};
@@ -20,8 +24,9 @@ const MAX_MESSAGES: usize = 500;
 const MAX_BYTES: usize = 1 << 20;
 
 impl Ports {
-    /// The answers to a client's positions, in their order.
-    pub(crate) async fn resume(&self, user: UserId, have: &[Position]) -> Vec<Payload> {
+    /// The answers to a client's positions, in their order; `start` learns how
+    /// far they bring it.
+    pub(crate) async fn resume(&self, user: UserId, have: &[Position], start: &mut Start) -> Vec<Payload> {
         let room = usize::try_from(self.hub.limits().bytes).unwrap_or(usize::MAX);
         let mut budget = MAX_BYTES.min(room / 2);
         let mut seen = HashSet::new();
@@ -36,7 +41,7 @@ impl Ports {
             let answer = if away {
                 Err(StoreError::Unavailable)
             } else {
-                self.replay(user, position, &mut budget).await
+                self.replay(user, position, &mut budget, start).await
             };
             away = matches!(answer, Err(StoreError::Unavailable));
             answers.push(answer.unwrap_or_else(|failure| failed(position, failure)));
@@ -49,25 +54,44 @@ impl Ports {
         user: UserId,
         position: &Position,
         budget: &mut usize,
+        start: &mut Start,
     ) -> Result<Payload, StoreError> {
         let conversation = match ConversationId::parse(&position.conversation_id) {
             Err(error) => {
                 return Ok(refuse(position, ErrorCode::Invalid, &format!("have.conversationId: {error}")));
             }
-            Ok(conversation) if conversation.peer_of(user).is_none() => {
-                return Ok(refuse(position, ErrorCode::NotFound, "conversation not found"));
-            }
             Ok(conversation) => conversation,
+        };
+        let Some(since) = self.visible(user, &conversation).await? else {
+            return Ok(refuse(position, ErrorCode::NotFound, "conversation not found"));
         };
         if position.seq < 0 {
             return Ok(refuse(position, ErrorCode::Invalid, "have.seq must not be negative"));
         }
+        // What came before the user joined is none of his, and proves nothing.
+        let hidden = position.seq <= since;
+        let from = if hidden { since.saturating_add(1) } else { position.seq };
         // The message at the position comes along, as its proof. Nothing more
         // is read than there is room for.
         let limit = if *budget == 0 { 1 } else { MAX_MESSAGES + 1 };
-        let span = Span { from: position.seq, limit, max_bytes: *budget, direction: Direction::Forward };
+        let span = Span { from, limit, max_bytes: *budget, direction: Direction::Forward };
         let page = self.store.page(&conversation, span).await?;
-        Ok(answer(position, page, budget))
+        let id = message_id(&position.server_msg_id);
+        let place = Place::new(&conversation, position.epoch, position.seq, id);
+        let proof = if hidden { Some(Proof::Valid) } else { prove_against(&place, &page) };
+        match proof {
+            Some(Proof::Valid) => {
+                Ok(answer(&conversation, from.max(1), page, budget, start, (position.seq, id)))
+            }
+            None => Ok(hint(&conversation, page.epoch, page.top, start)),
+            Some(proof) => {
+                let current = current(&self.store, &conversation).await?;
+                let id = message_id(&current.server_msg_id);
+                // It goes on behind the end of what is here.
+                start.places.push(Place::new(&conversation, current.epoch, current.seq, id));
+                Ok(Payload::Error(resync_required(proof, current)))
+            }
+        }
     }
 }
 
@@ -86,32 +110,34 @@ fn failed(position: &Position, failure: StoreError) -> Payload {
     }
 }
 
-fn answer(position: &Position, page: Page, budget: &mut usize) -> Payload {
-    let Page { epoch, mut messages, top, has_more, .. } = page;
-    let conversation_id = position.conversation_id.clone();
-    if position.seq > 0 {
-        let proved = messages
-            .first()
-            .is_some_and(|m| m.seq == position.seq && m.server_msg_id == position.server_msg_id);
-        if !proved {
-            let current =
-                Position { conversation_id: conversation_id.clone(), epoch, seq: top, ..Position::default() };
-            return Payload::Error(Error {
-                conversation_id,
-                current: Some(current),
-                ..crate::wire::error(
-                    ErrorCode::ResyncRequired,
-                    "this position is not of the history that is here",
-                )
-            });
-        }
-        messages.remove(0);
-    }
+fn hint(conversation: &ConversationId, epoch: u64, top_seq: i64, start: &mut Start) -> Payload {
+    metrics().count_hint(HintCause::Replay);
+    start.pulling.push((conversation.clone(), epoch, top_seq));
+    let conversation_id = conversation.to_string();
+    Payload::Hint(ConversationHint { conversation_id, top_seq, epoch, pull_delay_ms: 0 })
+}
+
+/// The replay behind a proved position, `have` (seq and id), of a page that
+/// begins at `from`; or a hint, where it is too much or not all is there.
+fn answer(
+    conversation: &ConversationId,
+    from: i64,
+    page: Page,
+    budget: &mut usize,
+    start: &mut Start,
+    have: (i64, i64),
+) -> Payload {
+    let Page { epoch, mut messages, top, has_more, first_available } = page;
+    messages.retain(|message| message.seq > have.0);
     let bytes: usize = messages.iter().map(prost::Message::encoded_len).sum();
-    if has_more || bytes > *budget {
-        return Payload::Hint(ConversationHint { conversation_id, top_seq: top, epoch, pull_delay_ms: 0 });
+    let trimmed = first_available > from.max(have.0.saturating_add(1));
+    if has_more || bytes > *budget || trimmed {
+        return hint(conversation, epoch, top, start);
     }
     *budget -= bytes;
+    let (seq, id) = messages.last().map_or(have, |last| (last.seq, message_id(&last.server_msg_id)));
+    start.places.push(Place::new(conversation, epoch, seq, id));
+    let conversation_id = conversation.to_string();
     Payload::PushBatch(PushBatch { messages, replay: true, more: false, conversation_id })
 }
 
@@ -126,36 +152,41 @@ mod tests {
         Page { epoch: 9, messages: seqs.map(message).collect(), top, first_available: 1, has_more }
     }
 
-    fn position(seq: i64, id: &str) -> Position {
-        Position { conversation_id: "p2p:1:2".into(), seq, server_msg_id: id.into(), ..Position::default() }
+    fn conversation() -> ConversationId {
+        ConversationId::parse("p2p:1:2").unwrap()
+    }
+
+    fn answered(have: i64, page: Page, budget: usize) -> (Payload, Start) {
+        let (mut budget, mut start) = (budget, Start::default());
+        let answer = answer(&conversation(), have.max(1), page, &mut budget, &mut start, (have, have));
+        (answer, start)
     }
 
     #[test]
     fn what_is_newer_is_replayed_and_an_end_is_said() {
-        let seqs = |payload| match payload {
-            Payload::PushBatch(batch) => {
-                assert!(batch.replay && !batch.more);
-                batch.messages.iter().map(|m| m.seq).collect::<Vec<_>>()
-            }
-            other => panic!("{other:?}"),
-        };
-        let budget = &mut MAX_BYTES.clone();
-        assert_eq!(seqs(answer(&position(3, "s3"), page(3..=5, false), budget)), [4, 5]);
-        assert_eq!(seqs(answer(&position(5, "s5"), page(5..=5, false), budget)), [0_i64; 0]);
-        assert_eq!(seqs(answer(&position(0, ""), page(1..=2, false), budget)), [1, 2]);
-        assert_eq!(seqs(answer(&position(0, ""), Page::default(), budget)), [0_i64; 0]);
+        for (have, page, replayed, place) in [
+            (3, page(3..=5, false), vec![4, 5], 5),
+            (5, page(5..=5, false), vec![], 5),
+            (0, page(1..=2, false), vec![1, 2], 2),
+            (0, Page::default(), vec![], 0),
+        ] {
+            let (answer, start) = answered(have, page, MAX_BYTES);
+            let Payload::PushBatch(batch) = answer else { panic!("{answer:?}") };
+            assert!(batch.replay && !batch.more);
+            assert_eq!(batch.messages.iter().map(|m| m.seq).collect::<Vec<_>>(), replayed);
+            assert_eq!(start.places.iter().map(|place| place.seq).collect::<Vec<_>>(), [place]);
+        }
     }
 
     #[test]
-    fn another_history_is_told_and_too_much_is_hinted() {
-        let budget = &mut MAX_BYTES.clone();
-        for (have, here) in [(position(3, "other"), page(3..=5, false)), (position(9, "s9"), Page::default())]
+    fn too_much_and_not_enough_is_hinted() {
+        let trimmed = Page { first_available: 9, ..page(9..=9, false) };
+        let too_long = answered(3, page(3..=5, true), MAX_BYTES);
+        for (answer, start) in [too_long, answered(3, page(3..=5, false), 1), answered(3, trimmed, MAX_BYTES)]
         {
-            let Payload::Error(error) = answer(&have, here, budget) else { panic!("no error") };
-            assert_eq!(error.code(), ErrorCode::ResyncRequired);
-            assert_eq!(error.current.unwrap().conversation_id, "p2p:1:2");
+            assert!(matches!(answer, Payload::Hint(_)), "{answer:?}");
+            assert!(start.places.is_empty());
+            assert_eq!(start.pulling.len(), 1);
         }
-        assert!(matches!(answer(&position(3, "s3"), page(3..=5, true), budget), Payload::Hint(_)));
-        assert!(matches!(answer(&position(3, "s3"), page(3..=5, false), &mut 1), Payload::Hint(_)));
     }
 }

@@ -166,12 +166,12 @@ impl Connection {
             closing.say(&mut queue, self.offset);
         }
         if queue.is_empty() {
-            self.peer.outbox.restore(queue, 0, 0);
+            self.peer.outbox.restore(queue, 0, 0, false);
             return self.closing.as_ref().map_or(Poll::Pending, |closing| Poll::Ready(closing.reason));
         }
         let mut written = Written::default();
         let flushed = poll_flush(stream, &mut queue, &mut self.offset, cx, &mut written);
-        self.peer.outbox.restore(queue, written.bytes, written.frames);
+        self.peer.outbox.restore(queue, written.bytes, written.frames, self.offset > 0);
         match flushed {
             Poll::Ready(Ok(())) => self.peer.unstall(),
             Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::PeerGone),

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::Context;
 use crate::hub::{Frame, Peer};
-use crate::message::Draft;
+use crate::message::{Draft, Pulling};
 use crate::pipeline::{Origin, Pull, Relay, RelayTo, Report, SendRequest, failed};
 use crate::store::Progress;
 use crate::telemetry::{FrameKind, Refusal, metrics};
 use crate::types::{CloseReason, ConversationId, UserId, unix_ms};
 use crate::wire::pb::{
-    Ack, AckStatus, Custom, Envelope, Error, ErrorCode, Header, Heartbeat, HeartbeatAck, Receipt,
+    Ack, AckStatus, Custom, Envelope, Error, ErrorCode, Header, Heartbeat, HeartbeatAck, Position, Receipt,
     SendMessageReq, Typing,
 };
 use crate::wire::{Payload, decode, encode, error, reply};
@@ -95,7 +95,7 @@ impl Context {
             client_time: heartbeat.client_time,
             server_time: unix_ms(),
             next_interval_ms: self.draw_interval_ms(),
-            tops: Vec::new(),
+            tops: peer.outbox.news().into_iter().map(top).collect(),
         };
         answer(peer, trace_id, Payload::HbAck(ack), FrameKind::Heartbeat);
     }
@@ -119,7 +119,7 @@ impl Context {
         seq: i64,
         read: i64,
     ) -> Result<(), Box<Error>> {
-        let conversation = membership(conversation, peer.identity.user)?.0;
+        let conversation = self.membership(conversation, peer.identity.user)?;
         if seq <= 0 {
             return Err(refusal(ErrorCode::Invalid, format!("{field} must be positive")));
         }
@@ -128,12 +128,27 @@ impl Context {
         Ok(())
     }
 
+    /// The conversation; not found when `user` is not in it.
+    fn membership(&self, conversation: &str, user: UserId) -> Result<ConversationId, Box<Error>> {
+        let parsed = ConversationId::parse(conversation)
+            .map_err(|e| refusal(ErrorCode::Invalid, format!("conversationId: {e}")))?;
+        if !self.pipeline.is_member(user, &parsed) {
+            let conversation_id = conversation.to_owned();
+            return Err(Box::new(Error {
+                conversation_id,
+                ..error(ErrorCode::NotFound, "conversation not found")
+            }));
+        }
+        Ok(parsed)
+    }
+
     fn take_typing(&self, peer: &Arc<Peer>, typing: Typing) -> Result<(), Box<Error>> {
-        let (_, other) = membership(&typing.conversation_id, peer.identity.user)?;
+        let conversation = self.membership(&typing.conversation_id, peer.identity.user)?;
         let stamped = Typing { by_user_id: peer.identity.user.get(), ..typing };
         let envelope = stamp(peer, "", Payload::Typing(stamped));
         let request_id = String::new();
-        self.pipeline.relay(Relay { from: Arc::clone(peer), to: RelayTo::Peer(other), envelope, request_id });
+        let to = RelayTo::Conversation(conversation);
+        self.pipeline.relay(Relay { from: Arc::clone(peer), to, envelope, request_id });
         Ok(())
     }
 
@@ -163,11 +178,12 @@ impl Context {
                 RelayTo::Partners(users)
             }
             (id, Ok(users)) => {
-                let (_, other) = membership(id, user)?;
-                if users.iter().any(|addressee| *addressee != other) {
+                let conversation = self.membership(id, user)?;
+                let other = conversation.peer_of(user);
+                if users.iter().any(|addressee| Some(*addressee) != other) {
                     return refuse("custom.toUserIds names users outside conversationId");
                 }
-                RelayTo::Peer(other)
+                RelayTo::Conversation(conversation)
             }
         };
         let request_id = custom.request_id.clone();
@@ -182,18 +198,10 @@ fn refusal(code: ErrorCode, message: impl Into<String>) -> Box<Error> {
     Box::new(error(code, message))
 }
 
-/// The conversation and its other member; not found when `user` is not in it.
-fn membership(conversation: &str, user: UserId) -> Result<(ConversationId, UserId), Box<Error>> {
-    let parsed = ConversationId::parse(conversation)
-        .map_err(|e| refusal(ErrorCode::Invalid, format!("conversationId: {e}")))?;
-    let Some(other) = parsed.peer_of(user) else {
-        let conversation_id = conversation.to_owned();
-        return Err(Box::new(Error {
-            conversation_id,
-            ..error(ErrorCode::NotFound, "conversation not found")
-        }));
-    };
-    Ok((parsed, other))
+/// A conversation that has grown while the client was to pull it.
+fn top(pulling: Pulling) -> Position {
+    let Pulling { conversation, epoch, top, .. } = pulling;
+    Position { conversation_id: conversation.to_string(), epoch, seq: top, ..Position::default() }
 }
 
 /// The server names the sender; what the client wrote there is ignored.

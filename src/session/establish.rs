@@ -183,11 +183,12 @@ async fn run(
     let peer = attached.peer;
     let ready = Payload::Ready(ready(&context, &peer.identity, attached.conversations));
     let have = opening.identify.as_ref().map(|identify| identify.have.as_slice()).unwrap_or_default();
-    let replay = context.pipeline.ports().resume(peer.identity.user, have).await;
+    let mut start = attached.start;
+    let replay = context.pipeline.ports().resume(peer.identity.user, have, &mut start).await;
     // Before whatever came live since the connection became reachable.
-    for payload in std::iter::once(ready).chain(replay).rev() {
-        peer.outbox.push_front(Frame::control(encode(&reply("", payload)), FrameKind::Other));
-    }
+    let front = std::iter::once(ready).chain(replay);
+    let front = front.map(|payload| Frame::control(encode(&reply("", payload)), FrameKind::Other)).collect();
+    context.pipeline.ports().open(&peer, front, start);
     metrics().handshake_ok.increment(1);
     metrics().handshake_seconds.record(started.elapsed());
     let spared = from.ip().to_canonical().is_loopback() && !context.limits.limit_loopback;

@@ -74,6 +74,9 @@ pub(super) fn poll_flush(
     if total > 0 {
         metrics().bytes_out.increment(total);
     }
+    if written.frames > 1 {
+        metrics().batched_frames.increment(u64::try_from(written.frames).unwrap_or(u64::MAX));
+    }
     if copies > 0 {
         metrics().copies_written.increment(u64::from(copies));
         metrics().copies_queued.decrement(copies);

@@ -2,6 +2,7 @@
 //! or after it, which the caller cannot tell apart.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -23,12 +24,22 @@ pub(crate) enum Fate {
 pub(crate) struct FlakyStore {
     pub(crate) inner: MemoryStore,
     fates: Mutex<VecDeque<Fate>>,
+    advanced: AtomicUsize,
 }
 
 impl FlakyStore {
     /// With these fates for the calls to come.
     pub(crate) fn new(fates: impl IntoIterator<Item = Fate>) -> Self {
-        Self { inner: MemoryStore::new(), fates: Mutex::new(fates.into_iter().collect()) }
+        Self { fates: Mutex::new(fates.into_iter().collect()), ..Self::default() }
+    }
+
+    /// Positions written so far.
+    pub(crate) fn advanced(&self) -> usize {
+        self.advanced.load(Ordering::Acquire)
+    }
+
+    pub(super) fn count_advanced(&self, positions: usize) {
+        self.advanced.fetch_add(positions, Ordering::AcqRel);
     }
 
     pub(super) fn append(&self, batch: &[&Append]) -> Appends {

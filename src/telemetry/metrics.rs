@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use metrics::{Counter, Gauge, Histogram, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use super::labels::{FrameKind, HintCause, Refusal, ResyncCause};
 use crate::types::CloseReason;
 
 /// Renders `/metrics`; must be asked to drain histograms every few seconds.
@@ -28,48 +29,6 @@ impl Recorder {
     pub(crate) fn upkeep(&self) {
         self.0.run_upkeep();
     }
-}
-
-/// Kinds of frames, as counted by `tidegate_frames_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub(crate) enum FrameKind {
-    /// `00`, Heartbeat, HeartbeatAck.
-    Heartbeat,
-    /// SendMessageReq.
-    Send,
-    /// Ack.
-    Ack,
-    /// Receipt.
-    Receipt,
-    /// Typing, Custom.
-    Ephemeral,
-    /// Push, PushBatch.
-    Push,
-    /// WebSocket ping, pong and close.
-    WebSocket,
-    /// Everything else.
-    Other,
-}
-
-impl FrameKind {
-    const LABELS: [&str; 8] =
-        ["heartbeat", "send", "ack", "receipt", "ephemeral", "push", "websocket", "other"];
-}
-
-/// Why a message was refused, as counted by `tidegate_messages_refused_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// A field is wrong.
-    Invalid,
-    /// Not a member, or not allowed.
-    Forbidden,
-    /// The store did not confirm in time.
-    RetryLater,
-    /// The send queue is full.
-    QueueFull,
-    /// A fault of ours.
-    Internal,
 }
 
 /// The cached handles.
@@ -108,6 +67,7 @@ pub(crate) struct Metrics {
     pub epochs_raised: Counter,
     pub append_seconds: Histogram,
     pub ack_level: Gauge,
+    pub unconfirmed: Counter,
     pub deliveries_local: Counter,
     pub deliveries_remote: Counter,
     pub deliveries_offline: Counter,
@@ -118,11 +78,32 @@ pub(crate) struct Metrics {
     pub copies_queued: Gauge,
     pub copies_dropped_slow: Counter,
     pub copies_dropped_closed: Counter,
+    pub copies_dropped_known: Counter,
+    pub copies_replaced_by_hint: Counter,
+    pub batched_frames: Counter,
+    pub hint_slow_reader: Counter,
+    pub hint_hot: Counter,
+    pub hint_replay: Counter,
+    pub hint_gap: Counter,
+    pub resync_other_message: Counter,
+    pub resync_beyond: Counter,
+    pub resync_trimmed: Counter,
+    pub holes: Counter,
+    pub repairs_filled: Counter,
+    pub repairs_hinted: Counter,
+    pub repairs_failed: Counter,
+    pub rooms: Gauge,
+    pub room_reloads: Counter,
+    pub pulls_store: Counter,
+    pub pulls_tail: Counter,
     pub dropped_ephemeral: Counter,
     pub dropped_relay_full: Counter,
     pub dropped_report_full: Counter,
     pub dropped_bus_full: Counter,
     pub dropped_bus_error: Counter,
+    pub dropped_membership_full: Counter,
+    pub dropped_room_outdated: Counter,
+    pub interests_forgotten: Counter,
     pub bus_published: Counter,
     pub bus_received: Counter,
     pub bus_ignored_foreign: Counter,
@@ -130,6 +111,11 @@ pub(crate) struct Metrics {
     pub bus_ignored_broken: Counter,
     pub bus_gaps: Counter,
     pub bus_lag_seconds: Histogram,
+    pub reconcile_hole: Counter,
+    pub reconcile_new_source: Counter,
+    pub reconcile_resubscribed: Counter,
+    pub reconcile_lease: Counter,
+    pub reconciled: Counter,
     pub redis_up: Gauge,
     pub redis_reconnects: Counter,
     pub redis_commands: Counter,
@@ -239,12 +225,32 @@ impl Metrics {
             let help = "Copies of stored messages not written, by reason.";
             labelled("tidegate_copies_dropped_total", help, "reason", r)
         };
+        let hints = |c| {
+            let help = "Clients told to pull a conversation, by cause.";
+            labelled("tidegate_conversation_hints_total", help, "cause", c)
+        };
+        let resyncs = |r| {
+            let help = "Clients told that what they have is not of the history that is here, by reason.";
+            labelled("tidegate_resyncs_total", help, "reason", r)
+        };
+        let repairs = |r| {
+            let help = "Reads of the log to fill a hole, by result.";
+            labelled("tidegate_repairs_total", help, "result", r)
+        };
+        let pulls = |s| {
+            let help = "Ranges that clients pulled, by where they were read.";
+            labelled("tidegate_pulls_total", help, "source", s)
+        };
         let dropped = |r| {
             let help = "Things dropped that were never promised, by reason.";
             labelled("tidegate_dropped_total", help, "reason", r)
         };
         let ignored =
             |r| labelled("tidegate_bus_ignored_total", "Bus messages ignored, by reason.", "reason", r);
+        let reconcile = |c| {
+            let help = "Times messages for this gateway may have been lost, by cause.";
+            labelled("tidegate_reconciliations_total", help, "cause", c)
+        };
         Self {
             connections: gauge("tidegate_connections", "Live connections."),
             users: gauge("tidegate_users", "Users with at least one live connection here."),
@@ -284,6 +290,10 @@ impl Metrics {
                 "Duration of one batch of appends.",
             ),
             ack_level: gauge("tidegate_ack_level", "Level at which sends are acknowledged: 1, 2 or 3."),
+            unconfirmed: counter(
+                "tidegate_store_unconfirmed_total",
+                "Batches of appends not acknowledged for want of their level.",
+            ),
             deliveries_local: deliveries("local"),
             deliveries_remote: deliveries("remote"),
             deliveries_offline: deliveries("offline"),
@@ -303,11 +313,47 @@ impl Metrics {
             copies_queued: gauge("tidegate_copies_queued", "Copies of stored messages in outboxes."),
             copies_dropped_slow: copies_dropped("slow_consumer"),
             copies_dropped_closed: copies_dropped("closed"),
+            copies_dropped_known: copies_dropped("known"),
+            copies_replaced_by_hint: counter(
+                "tidegate_copies_replaced_by_hint_total",
+                "Copies of stored messages that made way for a hint to pull.",
+            ),
+            batched_frames: counter(
+                "tidegate_outbox_batched_frames_total",
+                "Frames that shared a write with others.",
+            ),
+            hint_slow_reader: hints("slow_reader"),
+            hint_hot: hints("hot"),
+            hint_replay: hints("replay"),
+            hint_gap: hints("gap"),
+            resync_other_message: resyncs("other_message"),
+            resync_beyond: resyncs("beyond_top"),
+            resync_trimmed: resyncs("trimmed"),
+            holes: counter(
+                "tidegate_delivery_holes_total",
+                "Holes that deliveries to connections here have shown.",
+            ),
+            repairs_filled: repairs("filled"),
+            repairs_hinted: repairs("hinted"),
+            repairs_failed: repairs("failed"),
+            rooms: gauge("tidegate_groups", "Groups with a member online here, or lately."),
+            room_reloads: counter(
+                "tidegate_group_reloads_total",
+                "Member sets read again because the group had changed.",
+            ),
+            pulls_store: pulls("store"),
+            pulls_tail: pulls("tail"),
             dropped_ephemeral: dropped("ephemeral_slow_reader"),
             dropped_relay_full: dropped("relay_queue_full"),
             dropped_report_full: dropped("report_queue_full"),
             dropped_bus_full: dropped("bus_queue_full"),
             dropped_bus_error: dropped("bus_publish_failed"),
+            dropped_membership_full: dropped("membership_queue_full"),
+            dropped_room_outdated: dropped("group_outdated"),
+            interests_forgotten: counter(
+                "tidegate_group_interests_forgotten_total",
+                "Interests of dead gateways that were taken back.",
+            ),
             bus_published: labelled(
                 "tidegate_bus_messages_total",
                 "Bus messages by direction.",
@@ -327,6 +373,14 @@ impl Metrics {
             bus_lag_seconds: seconds(
                 "tidegate_bus_lag_seconds",
                 "From publish to receipt, by the two clocks.",
+            ),
+            reconcile_hole: reconcile("hole"),
+            reconcile_new_source: reconcile("new_source"),
+            reconcile_resubscribed: reconcile("resubscribed"),
+            reconcile_lease: reconcile("lease"),
+            reconciled: counter(
+                "tidegate_reconciled_conversations_total",
+                "Conversations looked at for what was lost.",
             ),
             redis_up: gauge("tidegate_redis_up", "1 while Redis answers and the channel is subscribed."),
             redis_reconnects: counter(
@@ -366,6 +420,27 @@ impl Metrics {
     pub(crate) fn count_auth_failure(&self, cause: &'static str) {
         const NAME: &str = "tidegate_auth_failures_total";
         labelled(NAME, "Refused credentials by cause.", "reason", cause).increment(1);
+    }
+
+    /// Counts a client told to pull.
+    pub(crate) fn count_hint(&self, cause: HintCause) {
+        match cause {
+            HintCause::SlowReader => &self.hint_slow_reader,
+            HintCause::Hot => &self.hint_hot,
+            HintCause::Replay => &self.hint_replay,
+            HintCause::Gap => &self.hint_gap,
+        }
+        .increment(1);
+    }
+
+    /// Counts a client told that its history is another one.
+    pub(crate) fn count_resync(&self, cause: ResyncCause) {
+        match cause {
+            ResyncCause::OtherMessage => &self.resync_other_message,
+            ResyncCause::Beyond => &self.resync_beyond,
+            ResyncCause::Trimmed => &self.resync_trimmed,
+        }
+        .increment(1);
     }
 
     /// Counts a refused message.

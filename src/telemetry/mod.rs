@@ -5,8 +5,10 @@
 //! nanoseconds. No label carries a user, a conversation, an address or free
 //! text. `gateway` installs both sides and renders `/metrics`.
 
+mod labels;
 mod log;
 mod metrics;
 
+pub(crate) use labels::{FrameKind, HintCause, Refusal, ResyncCause};
 pub use log::install_log;
-pub(crate) use metrics::{FrameKind, Recorder, Refusal, RouteMetrics, install_metrics, metrics};
+pub(crate) use metrics::{Recorder, RouteMetrics, install_metrics, metrics};

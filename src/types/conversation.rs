@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::ids::{IdError, UserId, is_name};
+use super::ids::{FNV_BASIS, IdError, UserId, fnv1a64_from, is_name};
 
 /// An ordered log of messages with members.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +33,26 @@ impl ConversationId {
     #[must_use]
     pub(crate) fn between(a: UserId, b: UserId) -> Self {
         if a < b { Self::P2p(a, b) } else { Self::P2p(b, a) }
+    }
+
+    /// A number for it, the same in every process: FNV-1a over a tag and what
+    /// names it. Different conversations have different ones, as far as 64
+    /// bits go.
+    #[must_use]
+    pub(crate) fn key(&self) -> u64 {
+        match self {
+            Self::P2p(lo, hi) => {
+                let hash = fnv1a64_from(FNV_BASIS, &lo.get().to_le_bytes());
+                fnv1a64_from(hash, &hi.get().to_le_bytes())
+            }
+            Self::Group(name) => fnv1a64_from(FNV_BASIS ^ 1, name.as_bytes()),
+        }
+    }
+
+    /// Whether it is a group.
+    #[must_use]
+    pub(crate) const fn is_group(&self) -> bool {
+        matches!(self, Self::Group(_))
     }
 
     /// The other user of a p2p conversation; `None` when `user` is not in it

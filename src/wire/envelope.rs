@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
+use super::frame::Frames;
 use super::pb::{Envelope, Error, ErrorCode, Header};
 use super::varint::{MAX_VARINT, encode_varint};
 use super::websocket::{MAX_HEADER, OpCode, encode_header};
@@ -14,6 +15,18 @@ pub use super::pb::envelope::Payload;
 /// comes back as `payload: None`.
 pub fn decode(frame: &[u8]) -> Result<Envelope, prost::DecodeError> {
     Envelope::decode(frame)
+}
+
+/// Reads back what [`encode`] or [`frame_encoded`] made.
+#[must_use]
+pub(crate) fn decode_message(message: &[u8]) -> Option<Envelope> {
+    let header = match message.get(1)? {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    let frame = Frames::new(message.get(header..)?).next()?.ok()?;
+    decode(frame).ok()
 }
 
 /// The finished WebSocket message that carries one envelope. The same bytes
@@ -63,7 +76,6 @@ pub(crate) fn error(code: ErrorCode, message: impl Into<String>) -> Error {
 mod tests {
     use std::ops::ControlFlow;
 
-    use super::super::frame::Frames;
     use super::super::inbound::{Event, Inbound};
     use super::super::websocket::as_client;
     use super::*;
@@ -75,6 +87,7 @@ mod tests {
             let envelope = reply("t", Payload::Custom(custom));
             let wire = encode(&envelope);
             assert_eq!(wire, frame_encoded(&envelope.encode_to_vec()));
+            assert_eq!(decode_message(&wire).unwrap(), envelope);
             let mut wire = as_client(&wire);
             let mut seen = 0;
             let fed = Inbound::default().feed(&mut wire, 1 << 20, |event| {

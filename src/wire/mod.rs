@@ -18,7 +18,7 @@ mod varint;
 mod websocket;
 
 pub use envelope::{Payload, decode, encode, reply};
-pub(crate) use envelope::{error, frame_encoded};
+pub(crate) use envelope::{decode_message, error, frame_encoded};
 pub use frame::{FrameError, Frames};
 pub use inbound::{Event, Inbound};
 pub use varint::{VarintError, decode_varint, encode_varint};

@@ -22,6 +22,7 @@ mod copies;
 mod frames;
 mod messages;
 mod outages;
+mod reconciles;
 mod scrape;
 
 use std::collections::BTreeSet;
@@ -49,6 +50,7 @@ const MOVED: &[&[Series]] = &[
     bus::CROSSING,
     bus::FORGED,
     bus::FULL,
+    reconciles::CAUSES,
     outages::WELL,
     outages::ILL,
     outages::BACK,

@@ -6,11 +6,11 @@ use std::task::Waker;
 
 use proptest::prelude::*;
 
-use super::super::{Inbox, Pipeline};
+use super::super::{Backends, Inbox, Pipeline, Tuning};
 use super::*;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange};
-use crate::hub::{Hub, OutboxLimits, Peer, PeerIdentity};
-use crate::message::{Draft, IdSource};
+use crate::hub::{Hub, OutboxLimits, Peer, PeerIdentity, Start};
+use crate::message::Draft;
 use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, Routes};
 use crate::store::{FlakyStore, Store, flaky::Fate};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef};
@@ -32,15 +32,13 @@ impl World {
         let inbox = Inbox::new(Arc::clone(&hub));
         let at = Destination { gateway: own.id.clone(), epoch: own.epoch };
         let receiver: crate::bus::Receiver = Arc::new(move |source, item| inbox.receive(source, item));
-        let ports = Ports {
+        let backends = Backends {
             routes: Routes::Memory(MemoryRoutes::new(Arc::new(MemoryTable::new(ROUTE_TTL)), own.clone())),
             bus: Bus::Memory(MemoryBus::join(Arc::new(MemoryExchange::default()), at, receiver)),
             store: Store::Flaky(FlakyStore::new(fates)),
-            ids: parking_lot::Mutex::new(IdSource::new(0)),
-            send_wait: SEND_WAIT,
-            own,
-            hub,
         };
+        let tuning = Tuning { send_wait: SEND_WAIT, ..Tuning::for_tests() };
+        let ports = Ports::new(own, hub, backends, 0, tuning);
         let stop = CancellationToken::new();
         Self { pipeline: Pipeline::start(Arc::new(ports), &stop), stop }
     }
@@ -55,6 +53,7 @@ impl World {
         let hub = &self.pipeline.ports().hub;
         let peer = Arc::new(Peer::new(identity, 1, hub.limits()));
         hub.register(&peer);
+        self.pipeline.ports().open(&peer, Vec::new(), Start { complete: true, ..Start::default() });
         peer
     }
 

@@ -1,0 +1,372 @@
+//! Copies of stored messages on their way into one outbox: each once, in
+//! order, and for a reader that is too slow a hint in their place.
+//!
+//! The ladder of a slow reader: frames share writes; typing and the like is
+//! dropped at half of the outbox; at three quarters the queued copies make
+//! way for one hint per conversation; when even hints do not fit, or nothing
+//! moves for a minute, the connection ends.
+
+use std::sync::Arc;
+
+use super::outbox::{Class, Ending, Frame, Outbox, OutboxLimits, State};
+use crate::message::{Mark, Place, Pulling, Verdict};
+use crate::telemetry::{FrameKind, HintCause, metrics};
+use crate::types::{CloseReason, ConversationId};
+use crate::wire::pb::ConversationHint;
+use crate::wire::{Payload, encode, reply};
+
+/// What became of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offered {
+    /// It is on its way, or the client has it because it sent it.
+    Taken,
+    /// The connection is ending.
+    Gone,
+    /// It was handed over before.
+    Stale,
+    /// The client pulls this conversation.
+    Pulling,
+    /// The messages before it come first.
+    Hole,
+    /// What the connection has is to be proved first.
+    OtherHistory,
+}
+
+/// How far a new connection is in its conversations.
+#[derive(Debug, Default)]
+pub(crate) struct Start {
+    /// In these, that far.
+    pub places: Vec<Place>,
+    /// There are no other conversations.
+    pub complete: bool,
+    /// These the client was told to pull: conversation, epoch, top.
+    pub pulling: Vec<(ConversationId, u64, i64)>,
+}
+
+impl Outbox {
+    /// Opens it: `front` goes first, and of the copies queued so far only what
+    /// comes next behind the places stays. Returns those that came too early.
+    pub(crate) fn open(&self, front: Vec<Frame>, start: Start) -> Vec<Arc<Mark>> {
+        let mut state = self.state.lock();
+        state.opening = false;
+        state.places.open(start.places, start.complete);
+        for (conversation, epoch, top) in &start.pulling {
+            state.places.pull(conversation, *epoch, *top);
+        }
+        let queued = std::mem::take(&mut state.queue);
+        (state.bytes, state.frames) = (0, 0);
+        front.into_iter().for_each(|frame| state.enqueue(frame));
+        let mut early = Vec::new();
+        for frame in queued {
+            let verdict = frame.mark.as_ref().map(|mark| state.places.offer(mark));
+            match verdict {
+                None | Some(Verdict::Next) => state.enqueue(frame),
+                Some(verdict) => {
+                    metrics().copies_queued.decrement(1.0);
+                    metrics().copies_dropped_known.increment(1);
+                    if matches!(verdict, Verdict::Hole | Verdict::OtherHistory) {
+                        early.extend(frame.mark);
+                    }
+                }
+            }
+        }
+        early
+    }
+
+    /// Offers a copy; `own` = the client sent it itself over this connection
+    /// and needs no copy.
+    pub(crate) fn offer(&self, frame: &Frame, own: bool, limits: OutboxLimits) -> Offered {
+        let mut state = self.state.lock();
+        if state.is_over() {
+            drop(state);
+            metrics().copies_enqueued.increment(1);
+            metrics().copies_dropped_closed.increment(1);
+            return Offered::Gone;
+        }
+        if let Some(mark) = frame.mark.as_ref().filter(|_| !state.opening) {
+            match state.places.offer(mark) {
+                Verdict::Next => {}
+                Verdict::Stale => return Offered::Stale,
+                Verdict::Pulling => return Offered::Pulling,
+                Verdict::Hole => return Offered::Hole,
+                Verdict::OtherHistory => return Offered::OtherHistory,
+            }
+        }
+        if own {
+            return Offered::Taken;
+        }
+        metrics().copies_enqueued.increment(1);
+        let too_many = state.frames >= limits.frames;
+        let too_much = state.bytes.saturating_add(frame.size()) > limits.bytes / 4 * 3;
+        if (too_many || too_much) && state.frames > 0 {
+            state.degrade(frame, limits);
+        } else {
+            metrics().copies_queued.increment(1.0);
+            state.enqueue(frame.clone());
+        }
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Offered::Taken
+    }
+
+    /// Tells the client to pull a conversation, unless it was told.
+    pub(crate) fn hint(
+        &self,
+        conversation: &ConversationId,
+        epoch: u64,
+        top: i64,
+        delay_ms: u32,
+        cause: HintCause,
+        limits: OutboxLimits,
+    ) {
+        let mut state = self.state.lock();
+        state.hint(conversation, epoch, top, delay_ms, cause, limits);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Queues the answer to a pull that reached `mark`, the end of the log;
+    /// `known` is [`Self::known_top`] from before it was read. `answer` is told
+    /// whether there is more by now.
+    pub(crate) fn pulled(
+        &self,
+        mark: &Mark,
+        known: i64,
+        limits: OutboxLimits,
+        answer: impl FnOnce(bool) -> Frame,
+    ) {
+        let mut state = self.state.lock();
+        // Encoded under the lock, so that no copy slips in before it.
+        let more = !state.places.pulled(mark, known);
+        state.push(answer(more), limits);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The newest message known of in a conversation to be pulled, or 0.
+    #[must_use]
+    pub(crate) fn known_top(&self, conversation: &ConversationId) -> i64 {
+        self.state.lock().places.known_top(conversation)
+    }
+
+    /// Conversations to be pulled that have grown since the client was told.
+    #[must_use]
+    pub(crate) fn news(&self) -> Vec<Pulling> {
+        self.state.lock().places.news()
+    }
+
+    /// Notes that a conversation has grown, if the client pulls it.
+    pub(crate) fn note_top(&self, conversation: &ConversationId, epoch: u64, top: i64) {
+        let mut state = self.state.lock();
+        if state.places.is_pulling(conversation) {
+            state.places.pull(conversation, epoch, top);
+        }
+    }
+
+    /// How far it is; `None` = not known, or the client pulls.
+    #[must_use]
+    pub(crate) fn place(&self, conversation: &ConversationId) -> Option<Place> {
+        let state = self.state.lock();
+        let judged = !state.opening && !state.is_over() && !state.places.is_pulling(conversation);
+        state.places.get(conversation).filter(|_| judged)
+    }
+
+    /// Moves to another place, if it is still at `from`.
+    pub(crate) fn move_place(
+        &self,
+        conversation: &ConversationId,
+        from: &Place,
+        to: (u64, i64, i64),
+    ) -> bool {
+        let mut state = self.state.lock();
+        let there = state.places.get(conversation) == Some(*from);
+        if there {
+            let (epoch, seq, id) = to;
+            state.places.set(conversation, epoch, seq, id);
+        }
+        there
+    }
+
+    /// Begins a conversation that the user has joined; `false` = it is known
+    /// already, or the connection is not open yet.
+    pub(crate) fn enter(&self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) -> bool {
+        let mut state = self.state.lock();
+        let new = !state.opening && !state.places.is_listed(conversation);
+        if new {
+            state.places.set(conversation, epoch, seq, id);
+        }
+        new
+    }
+
+    /// Forgets a conversation that the user is no longer in.
+    pub(crate) fn leave(&self, conversation: &ConversationId) {
+        self.state.lock().places.forget(conversation);
+    }
+
+    /// The keys of the conversations it has a place in.
+    #[must_use]
+    pub(crate) fn keys(&self) -> Vec<u64> {
+        self.state.lock().places.keys().collect()
+    }
+}
+
+impl State {
+    /// Makes hints of all queued copies and of this one.
+    fn degrade(&mut self, incoming: &Frame, limits: OutboxLimits) {
+        // What has left in part must leave whole.
+        let kept = self.queue.front().filter(|_| self.partial).cloned();
+        let mut queue = std::mem::take(&mut self.queue);
+        if kept.is_some() {
+            queue.pop_front();
+        }
+        let mut copies = Vec::new();
+        self.queue.extend(kept);
+        for frame in queue {
+            if frame.class == Class::Push && frame.mark.is_some() {
+                self.bytes = self.bytes.saturating_sub(frame.size());
+                self.frames = self.frames.saturating_sub(1);
+                copies.extend(frame.mark);
+            } else {
+                self.queue.push_back(frame);
+            }
+        }
+        let replaced = u32::try_from(copies.len()).unwrap_or(u32::MAX);
+        metrics().copies_queued.decrement(replaced);
+        metrics().copies_replaced_by_hint.increment(u64::from(replaced));
+        // The newest of each conversation comes last, and is what the hint says.
+        copies.extend(incoming.mark.clone());
+        if incoming.mark.is_some() {
+            metrics().copies_replaced_by_hint.increment(1);
+        } else {
+            metrics().copies_dropped_slow.increment(1);
+            self.ending = Some(Ending::of(CloseReason::SlowConsumer));
+        }
+        let mut newest: Vec<Arc<Mark>> = Vec::new();
+        for mark in copies.into_iter().rev() {
+            if !newest.iter().any(|known| known.conversation == mark.conversation) {
+                newest.push(mark);
+            }
+        }
+        for mark in newest.iter().rev() {
+            self.hint(&mark.conversation, mark.epoch, mark.seq, 0, HintCause::SlowReader, limits);
+        }
+    }
+
+    fn hint(
+        &mut self,
+        conversation: &ConversationId,
+        epoch: u64,
+        top_seq: i64,
+        pull_delay_ms: u32,
+        cause: HintCause,
+        limits: OutboxLimits,
+    ) {
+        if self.is_over() || !self.places.pull(conversation, epoch, top_seq) {
+            return;
+        }
+        metrics().count_hint(cause);
+        let conversation_id = conversation.to_string();
+        let hint = ConversationHint { conversation_id, top_seq, epoch, pull_delay_ms };
+        self.push(Frame::control(encode(&reply("", Payload::Hint(hint))), FrameKind::Other), limits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    const LIMITS: OutboxLimits = OutboxLimits { bytes: 1_000, frames: 8 };
+
+    fn copy(peer: i64, seq: i64, size: usize) -> Frame {
+        let conversation = ConversationId::parse(&format!("p2p:1:{peer}")).unwrap();
+        Frame::copy(vec![0; size].into(), Arc::new(Mark { conversation, epoch: 7, seq, id: seq }))
+    }
+
+    fn outbox() -> Outbox {
+        let outbox = Outbox::opening();
+        outbox.open(Vec::new(), Start { complete: true, ..Start::default() });
+        outbox
+    }
+
+    fn kinds(outbox: &Outbox) -> Vec<(Class, Option<i64>)> {
+        let (queue, _) = outbox.take(Waker::noop());
+        let kinds = queue.iter().map(|f| (f.class, f.mark.as_ref().map(|m| m.seq))).collect();
+        outbox.restore(queue, 0, 0, false);
+        kinds
+    }
+
+    #[test]
+    fn a_full_outbox_turns_copies_into_one_hint_per_conversation() {
+        let outbox = outbox();
+        for seq in 1..=3 {
+            assert_eq!(outbox.offer(&copy(2, seq, 200), false, LIMITS), Offered::Taken);
+        }
+        assert_eq!(outbox.offer(&copy(3, 1, 200), false, LIMITS), Offered::Taken);
+        assert_eq!(kinds(&outbox), [(Class::Control, None), (Class::Control, None)]);
+        assert_eq!(outbox.offer(&copy(2, 4, 1), false, LIMITS), Offered::Pulling);
+        assert_eq!(outbox.offer(&copy(4, 1, 1), false, LIMITS), Offered::Taken, "others go on");
+        let mark = copy(2, 4, 1).mark.unwrap();
+        outbox.pulled(&mark, 0, LIMITS, |more| {
+            assert!(!more);
+            Frame::control(vec![1].into(), FrameKind::Other)
+        });
+        assert_eq!(outbox.offer(&copy(2, 5, 1), false, LIMITS), Offered::Taken);
+        assert_eq!(outbox.take(Waker::noop()).1, None);
+    }
+
+    #[test]
+    fn a_copy_that_has_left_in_part_stays() {
+        let outbox = outbox();
+        for seq in 1..=3 {
+            outbox.offer(&copy(2, seq, 200), false, LIMITS);
+        }
+        let (queue, _) = outbox.take(Waker::noop());
+        outbox.restore(queue, 0, 0, true);
+        outbox.offer(&copy(2, 4, 200), false, LIMITS);
+        assert_eq!(kinds(&outbox), [(Class::Push, Some(1)), (Class::Control, None)]);
+    }
+
+    #[test]
+    fn hints_that_do_not_fit_end_it() {
+        let outbox = outbox();
+        for peer in 2..200 {
+            outbox.offer(&copy(peer, 1, 700), false, LIMITS);
+        }
+        assert_eq!(outbox.take(Waker::noop()).1.map(|e| e.reason), Some(CloseReason::SlowConsumer));
+    }
+
+    #[test]
+    fn what_came_before_ready_is_judged_by_it() {
+        let outbox = Outbox::opening();
+        for (peer, seq) in [(2, 4), (2, 5), (3, 9), (4, 1)] {
+            assert_eq!(outbox.offer(&copy(peer, seq, 1), false, LIMITS), Offered::Taken);
+        }
+        let conversation = |peer| copy(peer, 0, 0).mark.unwrap().conversation.clone();
+        let places = vec![Place::new(&conversation(2), 7, 4, 4), Place::new(&conversation(3), 7, 7, 7)];
+        let ready = Frame::control(vec![9].into(), FrameKind::Other);
+        let start = Start { places, complete: true, pulling: Vec::new() };
+        let early = outbox.open(vec![ready], start);
+        assert_eq!(early.iter().map(|m| m.seq).collect::<Vec<_>>(), [9]);
+        let queued = [(Class::Control, None), (Class::Push, Some(5)), (Class::Push, Some(1))];
+        assert_eq!(kinds(&outbox), queued);
+    }
+
+    #[test]
+    fn ones_own_message_needs_no_copy_but_counts() {
+        let outbox = outbox();
+        assert_eq!(outbox.offer(&copy(2, 1, 1), true, LIMITS), Offered::Taken);
+        assert_eq!(outbox.offer(&copy(2, 2, 1), false, LIMITS), Offered::Taken);
+        assert_eq!(kinds(&outbox), [(Class::Push, Some(2))]);
+    }
+}

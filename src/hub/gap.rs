@@ -1,0 +1,132 @@
+//! Holes that connections here have seen, and the messages that wait behind
+//! them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Frame, Peer};
+use crate::telemetry::metrics;
+use crate::types::ConversationId;
+
+/// How long a message waits for the ones before it.
+pub(crate) const PATIENCE_MS: u64 = 50;
+/// Most messages held of one conversation: the log has them all.
+const MAX_HELD: usize = 256;
+/// Most bytes held of one conversation.
+const MAX_HELD_BYTES: usize = 1 << 20;
+
+/// A message that came too early.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    /// The copy.
+    pub frame: Frame,
+    /// The connection it was sent over.
+    pub except: Option<Arc<Peer>>,
+    /// Of a group: its member changes when the message was stored.
+    pub mver: u64,
+}
+
+/// One conversation's hole.
+#[derive(Debug)]
+struct Gap {
+    conversation: ConversationId,
+    held: BTreeMap<(u64, i64), Held>,
+    bytes: usize,
+    /// Of a group: the newest state that anything here is of.
+    mver: u64,
+    /// Monotonic ms of the time to read the log.
+    due: u64,
+}
+
+/// All of them; few, if any.
+#[derive(Debug, Default)]
+pub(crate) struct Gaps {
+    map: Mutex<HashMap<u64, Gap>>,
+    open: AtomicUsize,
+    /// Told when there is a new one.
+    pub(crate) opened: Notify,
+}
+
+impl Gaps {
+    /// Whether there are any: what every delivery asks.
+    #[must_use]
+    pub(crate) fn any(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 0
+    }
+
+    /// Notes a hole, to be read from the log at `due` (monotonic ms) unless it
+    /// closes before; a message that came too early waits behind it.
+    pub(crate) fn note(&self, conversation: &ConversationId, due: u64, held: Option<Held>) {
+        let mut map = self.map.lock();
+        let gap = map.entry(conversation.key()).or_insert_with(|| {
+            metrics().holes.increment(1);
+            Gap { conversation: conversation.clone(), held: BTreeMap::new(), bytes: 0, mver: 0, due }
+        });
+        gap.due = gap.due.min(due);
+        if let Some(held) = held
+            && let Some(mark) = &held.frame.mark
+            && gap.held.len() < MAX_HELD
+            && gap.bytes < MAX_HELD_BYTES
+        {
+            gap.bytes += held.frame.bytes.len();
+            gap.mver = gap.mver.max(held.mver);
+            gap.held.insert((mark.epoch, mark.seq), held);
+        }
+        self.open.store(map.len(), Ordering::Release);
+        drop(map);
+        self.opened.notify_one();
+    }
+
+    /// Notes that what is known of a group is older than `mver`.
+    pub(crate) fn outdated(&self, group: &ConversationId, mver: u64, now_ms: u64) {
+        self.note(group, now_ms, None);
+        if let Some(gap) = self.map.lock().get_mut(&group.key()) {
+            gap.mver = gap.mver.max(mver);
+        }
+    }
+
+    /// The newest state of a group that what waits is of; 0 = none is said.
+    #[must_use]
+    pub(crate) fn mver(&self, conversation: &ConversationId) -> u64 {
+        self.map.lock().get(&conversation.key()).map_or(0, |gap| gap.mver)
+    }
+
+    /// What waits behind a conversation's hole, in order. It stays noted.
+    #[must_use]
+    pub(crate) fn held(&self, conversation: &ConversationId) -> Vec<Held> {
+        self.map
+            .lock()
+            .get(&conversation.key())
+            .map(|gap| gap.held.values().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Forgets a conversation's hole; returns what waited behind it, in order.
+    pub(crate) fn close(&self, conversation: &ConversationId) -> Vec<Held> {
+        let mut map = self.map.lock();
+        let gap = map.remove(&conversation.key());
+        self.open.store(map.len(), Ordering::Release);
+        gap.map(|gap| gap.held.into_values().collect()).unwrap_or_default()
+    }
+
+    /// Puts off the read of a hole.
+    pub(crate) fn postpone(&self, conversation: &ConversationId, due: u64) {
+        if let Some(gap) = self.map.lock().get_mut(&conversation.key()) {
+            gap.due = due;
+        }
+    }
+
+    /// The conversations whose log is to be read now, and the time of the next
+    /// one after.
+    #[must_use]
+    pub(crate) fn due(&self, now_ms: u64) -> (Vec<ConversationId>, Option<u64>) {
+        let map = self.map.lock();
+        let due = map.values().filter(|gap| gap.due <= now_ms).map(|gap| gap.conversation.clone()).collect();
+        let next = map.values().map(|gap| gap.due).filter(|due| *due > now_ms).min();
+        (due, next)
+    }
+}

@@ -1,0 +1,288 @@
+//! Groups with members online here: who they are, and the end of what was
+//! said in a busy one.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use crate::message::Mark;
+use crate::telemetry::metrics;
+use crate::types::{ConversationId, GatewayRef, UserId};
+
+/// Most messages of a tail.
+const TAIL_MESSAGES: usize = 512;
+/// Most bytes of a tail.
+const TAIL_BYTES: usize = 1 << 20;
+
+/// A group as this gateway sees it.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// Which.
+    pub conversation: ConversationId,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Members online here → what they see has a larger seq.
+    members: HashMap<UserId, i64>,
+    /// The oldest state of the group that any of these entries is of.
+    mver: u64,
+    /// Members in all.
+    size: u64,
+    /// Gateways with a member online, as last heard, and when.
+    gateways: (Vec<GatewayRef>, u64),
+    /// The second of the last message, and how many came in it.
+    pace: (u64, u32),
+    tail: VecDeque<(Arc<Mark>, Bytes)>,
+    tail_bytes: usize,
+    /// Monotonic ms of the last message in the tail, or since when it is empty.
+    used: u64,
+}
+
+impl Room {
+    /// Takes a user in.
+    pub(crate) fn enter(&self, user: UserId, since: i64, mver: u64, size: u64) {
+        let mut state = self.state.lock();
+        // What is known of the others may be older.
+        if state.members.is_empty() {
+            state.mver = mver;
+        }
+        state.members.insert(user, since);
+        state.size = size;
+    }
+
+    /// Whether a user online here is in it, and since which seq.
+    #[must_use]
+    pub(crate) fn since(&self, user: UserId) -> Option<i64> {
+        self.state.lock().members.get(&user).copied()
+    }
+
+    /// Members online here, and what each sees.
+    #[must_use]
+    pub(crate) fn members(&self) -> Vec<(UserId, i64)> {
+        self.state.lock().members.iter().map(|(user, since)| (*user, *since)).collect()
+    }
+
+    /// How many members are online here.
+    #[must_use]
+    pub(crate) fn online(&self) -> usize {
+        self.state.lock().members.len()
+    }
+
+    /// The state of the group its entries are at least of.
+    #[must_use]
+    pub(crate) fn mver(&self) -> u64 {
+        self.state.lock().mver
+    }
+
+    /// How many members the group has in all.
+    #[must_use]
+    pub(crate) fn size(&self) -> u64 {
+        self.state.lock().size
+    }
+
+    /// Takes over entries read at `mver`; `None` = no member any more.
+    pub(crate) fn reload(&self, mver: u64, size: u64, entries: &[(UserId, Option<i64>)]) {
+        let mut state = self.state.lock();
+        for (user, since) in entries {
+            match since {
+                None => {
+                    state.members.remove(user);
+                }
+                Some(since) => {
+                    if let Some(known) = state.members.get_mut(user) {
+                        *known = *since;
+                    }
+                }
+            }
+        }
+        state.mver = state.mver.max(mver);
+        state.size = size;
+    }
+
+    /// Takes a user out, unless he is here after all: whoever comes is in the
+    /// hub before he is taken in.
+    pub(crate) fn leave_unless(&self, user: UserId, is_here: impl FnOnce() -> bool) {
+        let mut state = self.state.lock();
+        if !is_here() {
+            state.members.remove(&user);
+        }
+    }
+
+    /// Takes a user out.
+    pub(crate) fn leave(&self, user: UserId) {
+        self.state.lock().members.remove(&user);
+    }
+
+    /// Remembers which gateways have a member online.
+    pub(crate) fn set_gateways(&self, gateways: &[GatewayRef], now_ms: u64) {
+        let mut state = self.state.lock();
+        if state.gateways.0 != gateways {
+            state.gateways.0 = gateways.to_vec();
+        }
+        state.gateways.1 = now_ms;
+    }
+
+    /// Which gateways have a member online, if heard within `age_ms`.
+    #[must_use]
+    pub(crate) fn gateways(&self, now_ms: u64, age_ms: u64) -> Option<Vec<GatewayRef>> {
+        let state = self.state.lock();
+        let (gateways, at) = &state.gateways;
+        (*at > 0 && now_ms.saturating_sub(*at) <= age_ms).then(|| gateways.clone())
+    }
+
+    /// Counts a message; returns how many there were in this second.
+    pub(crate) fn count(&self, now_ms: u64) -> u32 {
+        let mut state = self.state.lock();
+        let second = now_ms / 1_000;
+        let pace = &mut state.pace;
+        *pace = if pace.0 == second { (second, pace.1.saturating_add(1)) } else { (second, 1) };
+        pace.1
+    }
+
+    /// Keeps a message that members will come and pull: its encoded `Envelope`.
+    pub(crate) fn keep(&self, mark: &Arc<Mark>, envelope: &Bytes, now_ms: u64) {
+        let mut state = self.state.lock();
+        let fits =
+            state.tail.back().is_none_or(|(last, _)| last.epoch == mark.epoch && last.seq + 1 == mark.seq);
+        if !fits {
+            state.tail.clear();
+            state.tail_bytes = 0;
+        }
+        state.tail_bytes += envelope.len();
+        state.tail.push_back((Arc::clone(mark), envelope.clone()));
+        state.used = now_ms;
+        while state.tail.len() > TAIL_MESSAGES || state.tail_bytes > TAIL_BYTES {
+            let Some((_, bytes)) = state.tail.pop_front() else { break };
+            state.tail_bytes -= bytes.len();
+        }
+    }
+
+    /// The kept messages from `from` on, if the tail reaches back so far;
+    /// `None` where the log must be read.
+    #[must_use]
+    pub(crate) fn tail(&self, from: i64) -> Option<Vec<(Arc<Mark>, Bytes)>> {
+        let state = self.state.lock();
+        let first = state.tail.front()?.0.seq;
+        (first <= from && from > 0)
+            .then(|| state.tail.iter().filter(|(mark, _)| mark.seq >= from).cloned().collect())
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    map: DashMap<u64, Arc<Room>, foldhash::fast::RandomState>,
+}
+
+/// A tail that nobody added to for this long is forgotten, and a room that is
+/// empty for this long is left.
+const IDLE_MS: u64 = 30_000;
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self { map: DashMap::with_hasher_and_shard_amount(foldhash::fast::RandomState::default(), 64) }
+    }
+}
+
+impl Rooms {
+    /// The room of a group, made if there is none.
+    pub(crate) fn open(&self, conversation: &ConversationId, now_ms: u64) -> Arc<Room> {
+        let make = || {
+            let state = State { used: now_ms, ..State::default() };
+            Arc::new(Room { conversation: conversation.clone(), state: Mutex::new(state) })
+        };
+        let room = Arc::clone(&self.map.entry(conversation.key()).or_insert_with(make));
+        metrics().rooms.set(u32::try_from(self.map.len()).unwrap_or(u32::MAX));
+        room
+    }
+
+    /// The room of a group, if it has one.
+    #[must_use]
+    pub(crate) fn get(&self, conversation: &ConversationId) -> Option<Arc<Room>> {
+        self.by_key(conversation.key())
+    }
+
+    /// The same by the group's key.
+    #[must_use]
+    pub(crate) fn by_key(&self, key: u64) -> Option<Arc<Room>> {
+        self.map.get(&key).map(|room| Arc::clone(&room))
+    }
+
+    /// Every room.
+    #[must_use]
+    pub(crate) fn all(&self) -> Vec<Arc<Room>> {
+        self.map.iter().map(|room| Arc::clone(&room)).collect()
+    }
+
+    /// Forgets idle tails, closes rooms that have been empty for a while, and
+    /// returns the closed ones.
+    pub(crate) fn sweep(&self, now_ms: u64) -> Vec<ConversationId> {
+        let mut closed = Vec::new();
+        self.map.retain(|_, room| {
+            let mut state = room.state.lock();
+            let idle = now_ms.saturating_sub(state.used) >= IDLE_MS;
+            if idle && !state.tail.is_empty() {
+                (state.tail, state.tail_bytes, state.used) = (VecDeque::new(), 0, now_ms);
+            } else if !state.members.is_empty() {
+                state.used = now_ms;
+            } else if idle {
+                closed.push(room.conversation.clone());
+                return false;
+            }
+            true
+        });
+        metrics().rooms.set(u32::try_from(self.map.len()).unwrap_or(u32::MAX));
+        closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(seq: i64) -> Arc<Mark> {
+        let conversation = ConversationId::parse("g:a").unwrap();
+        Arc::new(Mark { conversation, epoch: 7, seq, id: seq })
+    }
+
+    fn seqs(room: &Room, from: i64) -> Option<Vec<i64>> {
+        room.tail(from).map(|tail| tail.iter().map(|(mark, _)| mark.seq).collect())
+    }
+
+    #[test]
+    fn a_tail_is_whole_or_not_used() {
+        let rooms = Rooms::default();
+        let room = rooms.open(&mark(1).conversation, 0);
+        let bytes = Bytes::from_static(b"x");
+        assert_eq!(seqs(&room, 1), None);
+        for seq in 5..=9 {
+            room.keep(&mark(seq), &bytes, 0);
+        }
+        assert_eq!(seqs(&room, 4), None, "it does not reach back so far");
+        assert_eq!(seqs(&room, 8), Some(vec![8, 9]));
+        assert_eq!(seqs(&room, 10), Some(vec![]));
+        room.keep(&mark(11), &bytes, 0);
+        assert_eq!(seqs(&room, 8), None, "10 is missing");
+        for seq in 12..2_000 {
+            room.keep(&mark(seq), &bytes, 0);
+        }
+        assert_eq!(seqs(&room, 1_400), None, "bounded");
+    }
+
+    #[test]
+    fn a_room_that_stays_empty_is_closed() {
+        let rooms = Rooms::default();
+        let room = rooms.open(&mark(1).conversation, 0);
+        let user = UserId::new(1).unwrap();
+        room.enter(user, 0, 1, 1);
+        assert!(rooms.sweep(IDLE_MS * 2).is_empty());
+        room.leave(user);
+        assert!(rooms.sweep(IDLE_MS * 2 + 1).is_empty(), "he may come back");
+        assert_eq!(rooms.sweep(IDLE_MS * 4).len(), 1);
+    }
+}

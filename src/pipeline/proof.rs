@@ -1,0 +1,50 @@
+//! Whether what a client has is of the history that is here.
+
+use crate::message::{Place, Proof, message_id, prove};
+use crate::store::{Page, Store, StoreError};
+use crate::telemetry::{ResyncCause, metrics};
+use crate::types::ConversationId;
+use crate::wire::error;
+use crate::wire::pb::{Error, ErrorCode, Position};
+
+/// Proves a place against a forward page that begins at it or before; `None`
+/// = the page does not reach it.
+pub(super) fn prove_against(place: &Place, page: &Page) -> Option<Proof> {
+    let at = page.messages.iter().find(|message| message.seq == place.seq);
+    let reached = page.messages.last().is_none_or(|last| last.seq >= place.seq) || !page.has_more;
+    if at.is_none() && !reached && place.seq <= page.top {
+        return None;
+    }
+    let at = at.map(|message| message_id(&message.server_msg_id));
+    // Still there, but not of this page: it is older than what was read.
+    Some(prove(place, page.epoch, page.top, at))
+}
+
+/// Where a conversation stands now.
+pub(super) async fn current(store: &Store, conversation: &ConversationId) -> Result<Position, StoreError> {
+    let top = store.tops(std::slice::from_ref(conversation)).await?.pop().flatten().unwrap_or_default();
+    Ok(Position {
+        conversation_id: conversation.to_string(),
+        epoch: top.epoch,
+        seq: top.seq,
+        server_msg_id: top.server_msg_id,
+        ..Position::default()
+    })
+}
+
+/// What a client is told whose place is not proved; counted.
+pub(super) fn resync_required(proof: Proof, current: Position) -> Error {
+    let (cause, message) = match proof {
+        Proof::Beyond => (ResyncCause::Beyond, "the conversation ends before this position"),
+        Proof::Unknown => (ResyncCause::Trimmed, "this position is trimmed, and of another epoch"),
+        Proof::OtherMessage | Proof::Valid => {
+            (ResyncCause::OtherMessage, "another message stands at this position")
+        }
+    };
+    metrics().count_resync(cause);
+    Error {
+        conversation_id: current.conversation_id.clone(),
+        current: Some(current),
+        ..error(ErrorCode::ResyncRequired, message)
+    }
+}

@@ -1,0 +1,199 @@
+//! The verb *repair*: what a delivery showed to be missing is read from the
+//! log, once per gateway and conversation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Ports;
+use super::proof::{current, prove_against};
+use crate::hub::{Frame, Offered, Peer};
+use crate::message::{Mark, Place, Proof};
+use crate::store::{Page, Span, StoreError, Top};
+use crate::task::spawn_core;
+use crate::telemetry::{FrameKind, HintCause, metrics};
+use crate::types::{ConversationId, monotonic_ms};
+use crate::wire::pb::{Direction, Position, Push};
+use crate::wire::{Payload, encode, reply};
+
+/// Most conversations read at a time.
+const CONCURRENT: usize = 32;
+/// Most messages filled in; beyond, clients are told to pull.
+const MAX_MESSAGES: usize = 500;
+/// Most bytes filled in.
+const MAX_BYTES: usize = 1 << 20;
+/// A read that has not ended by then is tried again.
+const UNDER_WAY_MS: u64 = 30_000;
+/// Pause after a store that did not answer.
+const RETRY_MS: u64 = 300;
+
+pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) {
+    spawn_core("repair", stop, run(Arc::clone(ports)));
+}
+
+async fn run(ports: Arc<Ports>) {
+    let permits = Arc::new(Semaphore::new(CONCURRENT));
+    loop {
+        let now = monotonic_ms();
+        let (due, next) = ports.hub.gaps.due(now);
+        for conversation in due {
+            ports.hub.gaps.postpone(&conversation, now + UNDER_WAY_MS);
+            let ports = Arc::clone(&ports);
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            tokio::spawn(async move {
+                ports.repair(&conversation).await;
+                drop(permit);
+            });
+        }
+        let pause = next.map_or(UNDER_WAY_MS, |next| next.saturating_sub(monotonic_ms()).max(1));
+        tokio::select! {
+            () = ports.hub.gaps.opened.notified() => {}
+            () = sleep(Duration::from_millis(pause)) => {}
+        }
+    }
+}
+
+impl Ports {
+    /// Looks whether connections here lack something of a log that ends at
+    /// `top`, or have something that is not in it.
+    pub(crate) fn catch_up(&self, conversation: &ConversationId, top: &Top) {
+        let id = crate::message::message_id(&top.server_msg_id);
+        let fits = |place: Place| {
+            (place.epoch, place.seq) == (top.epoch, top.seq) && (place.id == id || place.id == 0)
+                || (place.seq == 0 && top.seq == 0)
+        };
+        let places = self.connections_in(conversation);
+        let mut behind = false;
+        for peer in places {
+            match peer.outbox.place(conversation) {
+                Some(place) => behind |= !fits(place),
+                // What it has is not known here, but by the client.
+                None => peer.outbox.note_top(conversation, top.epoch, top.seq),
+            }
+        }
+        if behind {
+            self.hub.gaps.note(conversation, monotonic_ms(), None);
+        }
+    }
+
+    async fn repair(&self, conversation: &ConversationId) {
+        match self.try_repair(conversation).await {
+            Ok(()) => {}
+            Err(StoreError::Unavailable) => {
+                metrics().repairs_failed.increment(1);
+                self.hub.gaps.postpone(conversation, monotonic_ms() + RETRY_MS + fastrand::u64(0..RETRY_MS));
+            }
+            Err(StoreError::Broken(why)) => {
+                metrics().repairs_failed.increment(1);
+                tracing::error!(%conversation, why, "a hole could not be filled");
+                let held = self.hub.gaps.close(conversation);
+                self.offer_held(conversation, &held, Some((0, 0)));
+            }
+        }
+    }
+
+    async fn try_repair(&self, conversation: &ConversationId) -> Result<(), StoreError> {
+        self.reload_for(conversation).await?;
+        if !self.hub.gaps.held(conversation).is_empty() && self.release(conversation) {
+            return Ok(());
+        }
+        let place = |peer: Arc<Peer>| peer.outbox.place(conversation).map(|place| (peer, place));
+        let places: Vec<(Arc<Peer>, Place)> =
+            self.connections_in(conversation).into_iter().filter_map(place).collect();
+        let Some(from) = places.iter().map(|(_, place)| place.seq).min() else {
+            self.hub.gaps.close(conversation);
+            return Ok(());
+        };
+        let span = Span {
+            from: from.max(1),
+            limit: MAX_MESSAGES + 1,
+            max_bytes: MAX_BYTES,
+            direction: Direction::Forward,
+        };
+        let page = self.store.page(conversation, span).await?;
+        let mut proofs = Vec::with_capacity(places.len());
+        for (peer, place) in places {
+            let proof = prove_against(&place, &page);
+            proofs.push((peer, place, proof));
+        }
+        let lost = proofs.iter().any(|(_, _, proof)| !matches!(proof, Some(Proof::Valid) | None));
+        let position = if lost { Some(self.resume_point(conversation, &page).await?) } else { None };
+        let copies: Vec<(&Push, Frame)> = page.messages.iter().filter_map(copy).collect();
+        let mut hinted = false;
+        for (peer, place, proof) in proofs {
+            match (proof, &position) {
+                (Some(Proof::Valid), _) => hinted |= !fill(&peer, conversation, &place, &page, &copies),
+                // The page ends before its place.
+                (None, _) => {
+                    peer.hint(conversation, page.epoch, page.top, 0, HintCause::Gap);
+                    hinted = true;
+                }
+                (Some(proof), Some(position)) => resync(&peer, conversation, &place, proof, position),
+                (Some(_), None) => {}
+            }
+        }
+        if hinted { &metrics().repairs_hinted } else { &metrics().repairs_filled }.increment(1);
+        let held = self.hub.gaps.close(conversation);
+        self.offer_held(conversation, &held, Some((page.epoch, page.top)));
+        Ok(())
+    }
+}
+
+impl Ports {
+    /// Where connections go on whose history is another one: before the first
+    /// message that waits, or at the end.
+    async fn resume_point(&self, conversation: &ConversationId, page: &Page) -> Result<Position, StoreError> {
+        let held = self.hub.gaps.held(conversation);
+        let marks = held.iter().filter_map(|held| held.frame.mark.as_ref());
+        let first = marks.filter(|mark| mark.epoch == page.epoch).map(|mark| mark.seq).min();
+        let mut position = current(&self.store, conversation).await?;
+        if let Some(before) = first.map(|seq| seq - 1).filter(|before| *before < position.seq) {
+            let at = page.messages.iter().find(|message| message.seq == before);
+            position.seq = before;
+            position.server_msg_id = at.map(|message| message.server_msg_id.clone()).unwrap_or_default();
+        }
+        Ok(position)
+    }
+}
+
+fn copy(push: &Push) -> Option<(&Push, Frame)> {
+    let mark = Mark::of(push)?;
+    Some((push, Frame::copy(encode(&reply("", Payload::Push(push.clone()))), Arc::new(mark))))
+}
+
+/// Hands over what a connection lacks; `false` = it was told to pull.
+fn fill(
+    peer: &Peer,
+    conversation: &ConversationId,
+    place: &Place,
+    page: &Page,
+    copies: &[(&Push, Frame)],
+) -> bool {
+    if place.epoch != page.epoch && place.seq > 0 {
+        peer.outbox.move_place(conversation, place, (page.epoch, place.seq, place.id));
+    }
+    let mut whole = !page.has_more;
+    for (push, frame) in copies.iter().filter(|(push, _)| push.seq > place.seq) {
+        let own = push.from_user_id == peer.identity.user.get()
+            && push.from_device_id == peer.identity.device.as_str();
+        whole &= !matches!(peer.offer(frame, own), Offered::Hole | Offered::OtherHistory);
+    }
+    if !whole {
+        peer.hint(conversation, page.epoch, page.top, 0, HintCause::Gap);
+    }
+    whole
+}
+
+/// Tells a client that what it has is of another history; it goes on behind
+/// the end of this one.
+fn resync(peer: &Peer, conversation: &ConversationId, place: &Place, proof: Proof, position: &Position) {
+    let id = crate::message::message_id(&position.server_msg_id);
+    if !peer.outbox.move_place(conversation, place, (position.epoch, position.seq, id)) {
+        return;
+    }
+    let error = super::proof::resync_required(proof, position.clone());
+    peer.answer(Frame::control(encode(&reply("", Payload::Error(error))), FrameKind::Other));
+}

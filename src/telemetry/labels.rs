@@ -1,0 +1,69 @@
+//! Label values that the rest of the program chooses from.
+
+/// Kinds of frames, as counted by `tidegate_frames_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum FrameKind {
+    /// `00`, Heartbeat, HeartbeatAck.
+    Heartbeat,
+    /// SendMessageReq.
+    Send,
+    /// Ack.
+    Ack,
+    /// Receipt.
+    Receipt,
+    /// Typing, Custom.
+    Ephemeral,
+    /// Push, PushBatch.
+    Push,
+    /// WebSocket ping, pong and close.
+    WebSocket,
+    /// Everything else.
+    Other,
+}
+
+impl FrameKind {
+    pub(super) const LABELS: [&str; 8] =
+        ["heartbeat", "send", "ack", "receipt", "ephemeral", "push", "websocket", "other"];
+}
+
+/// Why a message was refused, as counted by `tidegate_messages_refused_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A field is wrong.
+    Invalid,
+    /// Not a member, or not allowed.
+    Forbidden,
+    /// The store did not confirm in time.
+    RetryLater,
+    /// The send queue is full.
+    QueueFull,
+    /// A fault of ours.
+    Internal,
+}
+
+/// Why a client was told to pull, as counted by
+/// `tidegate_conversation_hints_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HintCause {
+    /// It reads too slowly for copies.
+    SlowReader,
+    /// The group is too large or too busy.
+    Hot,
+    /// It missed more than is replayed.
+    Replay,
+    /// Messages are missing that cannot be pushed.
+    Gap,
+}
+
+/// Why a client was told that its history is another one, as counted by
+/// `tidegate_resyncs_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ResyncCause {
+    /// Another message stands where it had one.
+    OtherMessage,
+    /// The log ends before what it had.
+    Beyond,
+    /// What it had is trimmed, and the epoch is another one.
+    Trimmed,
+}
