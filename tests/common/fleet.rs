@@ -92,10 +92,16 @@ impl Run {
         history
     }
 
-    /// Ends the traffic; the verdict is printed, and must be good.
-    pub(crate) async fn judge(self, rules: &Rules) -> Verdict {
+    /// Ends the traffic; the verdict is printed, and may be anything.
+    pub(crate) async fn verdict(self, rules: &Rules) -> Verdict {
         let verdict = check(&self.history().await, rules);
         println!("{verdict}");
+        verdict
+    }
+
+    /// Ends the traffic; the verdict is printed, and must be good.
+    pub(crate) async fn judge(self, rules: &Rules) -> Verdict {
+        let verdict = self.verdict(rules).await;
         assert!(verdict.is_kept(), "{verdict}");
         verdict
     }

@@ -131,6 +131,7 @@ impl Client {
         let mut ticks = interval_at(self.shared.start, self.role.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         self.last_write = Instant::now();
+        let shakes = self.shared.shakes.load(Ordering::Relaxed);
         let mut out = Vec::new();
         loop {
             // Both arms are cancel-safe: what was read is kept by the peer.
@@ -142,6 +143,9 @@ impl Client {
             let phase = *self.shared.phase.borrow();
             if phase == Phase::Over {
                 return Ok(());
+            }
+            if self.shared.shakes.load(Ordering::Relaxed) != shakes {
+                bail!("leaves for another gateway");
             }
             if ticked && phase == Phase::Sending {
                 self.make();

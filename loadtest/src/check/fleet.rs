@@ -142,6 +142,11 @@ impl Fleet {
         strike()
     }
 
+    /// Every client leaves its gateway, without a word, and goes to the next.
+    pub fn shake(&self) {
+        self.shared.shakes.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// No new messages; waits up to `settle` until all are answered and all
     /// members have equally many, then reads the logs.
     pub async fn finish(mut self, settle: Duration) -> Result<History> {

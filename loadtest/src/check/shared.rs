@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) unanswered: AtomicU64,
     /// Answered as stored.
     pub(super) acked: AtomicU64,
+    /// How often all clients were told to leave and come back.
+    pub(super) shakes: AtomicU64,
     /// Clients that are served.
     pub(super) served: AtomicU64,
     /// Per conversation, how far each of its members is without a hole.
@@ -52,6 +54,7 @@ impl Shared {
             in_flight: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
             acked: AtomicU64::new(0),
+            shakes: AtomicU64::new(0),
             served: AtomicU64::new(0),
             floors,
         }

@@ -16,9 +16,9 @@ pub fn check(history: &History, rules: &Rules) -> Verdict {
     let walked: Vec<Walked<'_>> =
         history.clients.iter().map(|client| walk(client, &mut ledger, rules, &mut verdict)).collect();
     let mut acked = Acked::new();
-    for (conversation, id, _, at) in walked.iter().flat_map(|client| &client.acked) {
-        let first = acked.entry((Arc::clone(conversation), Arc::clone(id))).or_insert(*at);
-        *first = (*first).min(*at);
+    for told in walked.iter().flat_map(|client| &client.acked) {
+        let first = acked.entry((Arc::clone(&told.conversation), Arc::clone(&told.id))).or_insert(told.at);
+        *first = (*first).min(told.at);
     }
     delivery::judge(history, &ledger, &walked, &acked, rules.live_within, &mut verdict.violations);
     verdict.acked = acked.len();

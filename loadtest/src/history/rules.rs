@@ -17,8 +17,8 @@ pub struct Rules {
     pub least_injections: usize,
     /// … at least so many sends in flight each, or the run is void.
     pub least_in_flight: u64,
-    /// Whether the store may lose what it acknowledged, as long as it says so
-    /// (level 1).
+    /// Whether the store may lose what it acknowledged at level 1, as long as
+    /// it says so.
     pub may_lose: bool,
     /// Longest time from an ack to the message's arrival at a client that was
     /// connected throughout; `None` = not judged.

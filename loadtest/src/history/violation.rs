@@ -17,6 +17,18 @@ pub enum Violation {
         /// Its name.
         id: Arc<str>,
     },
+    /// I1: pushed, and not in the final log of a store that may not lose.
+    #[error("I1 never stored: {client} was pushed {id} as {conversation} {seq}, which is not in the log")]
+    NeverStored {
+        /// Who got it.
+        client: String,
+        /// Where.
+        conversation: Arc<str>,
+        /// Where in it.
+        seq: i64,
+        /// Its name.
+        id: Arc<str>,
+    },
     /// I1: known to a client, gone, and the client was not told RESYNC.
     #[error(
         "I1 silent loss: {client} knows {conversation} {seq} as {id}, it is gone, and no RESYNC followed"
@@ -181,6 +193,7 @@ impl Violation {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Lost { .. } => "lost",
+            Self::NeverStored { .. } => "never stored",
             Self::Silent { .. } => "silent loss",
             Self::Missing { .. } => "missing",
             Self::Late { .. } => "late",

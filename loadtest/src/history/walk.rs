@@ -43,8 +43,21 @@ pub(super) struct Walked<'a> {
     pub(super) knowledge: BTreeMap<Arc<str>, Knowledge>,
     /// When it was served: from, to.
     pub(super) served: Vec<(Duration, Duration)>,
-    /// Messages acknowledged to it: conversation, name, seq, when.
-    pub(super) acked: Vec<(Arc<str>, Arc<str>, i64, Duration)>,
+    /// What was acknowledged to it.
+    pub(super) acked: Vec<Told>,
+    /// What was pushed to it as it was stored.
+    pushed: Vec<Told>,
+}
+
+/// A promise to a client that a message is stored.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) conversation: Arc<str>,
+    pub(super) id: Arc<str>,
+    seq: i64,
+    pub(super) at: Duration,
+    /// How durable, as far as it was said.
+    level: u32,
 }
 
 /// Walks one log; judges all that needs no other one.
@@ -61,6 +74,7 @@ pub(super) fn walk<'a>(
             knowledge: BTreeMap::new(),
             served: Vec::new(),
             acked: Vec::new(),
+            pushed: Vec::new(),
         },
         since: None,
         sent: HashSet::new(),
@@ -93,19 +107,19 @@ impl Walk<'_> {
             Event::Sent { conversation, client_msg_id, .. } => {
                 self.sent(conversation, client_msg_id, ledger, verdict);
             }
-            Event::Acked { conversation, client_msg_id, server_msg_id, seq, epoch, .. } => {
+            Event::Acked { conversation, client_msg_id, server_msg_id, seq, epoch, level, .. } => {
                 ledger.named(conversation, *epoch, *seq, server_msg_id, &mut verdict.violations);
                 let known = Known { seq: *seq, at, acked: true };
                 self.learn(conversation, server_msg_id, known);
-                let walked = &mut self.walked;
-                walked.acked.push((Arc::clone(conversation), Arc::clone(server_msg_id), *seq, at));
+                let user = self.walked.log.user;
                 let mine = ledger.stored(conversation, server_msg_id).is_none_or(|message| {
-                    (message.seq, message.from) == (*seq, walked.log.user)
-                        && message.client_msg_id == *client_msg_id
+                    (message.seq, message.from) == (*seq, user) && message.client_msg_id == *client_msg_id
                 });
                 if !mine {
                     verdict.violations.push(self.moved(conversation, *seq, server_msg_id));
                 }
+                let (conversation, id) = (Arc::clone(conversation), Arc::clone(server_msg_id));
+                self.walked.acked.push(Told { conversation, id, seq: *seq, at, level: *level });
             }
             Event::Failed { conversation, client_msg_id, .. } => {
                 let id = (self.walked.log.user, Arc::clone(conversation), Arc::clone(client_msg_id));
@@ -193,6 +207,10 @@ impl Walk<'_> {
             wrong.push(self.moved(conversation, *seq, server_msg_id));
         }
         self.learn(conversation, server_msg_id, Known { seq: *seq, at, acked: false });
+        if how == How::Live {
+            let (conversation, id) = (Arc::clone(conversation), Arc::clone(server_msg_id));
+            self.walked.pushed.push(Told { conversation, id, seq: *seq, at, level: 0 });
+        }
     }
 
     fn resync(&mut self, conversation: &Arc<str>, ledger: &Ledger<'_>, verdict: &mut Verdict) {
@@ -227,21 +245,21 @@ impl Walk<'_> {
                 }
             }
         }
-        if rules.may_lose {
-            return;
-        }
+        let may_lose = |level: u32| rules.may_lose && level < 2;
         let mut told = HashSet::new();
-        for (conversation, id, seq, _) in &self.walked.acked {
-            let gone =
-                *seq >= ledger.first_available(conversation) && ledger.stored(conversation, id).is_none();
-            if gone && told.insert((conversation, id)) {
-                verdict.violations.push(Violation::Lost {
-                    client: self.walked.name.clone(),
-                    conversation: Arc::clone(conversation),
-                    seq: *seq,
-                    id: Arc::clone(id),
-                });
-            }
+        let mut gone = |one: &&Told| {
+            let kept = one.seq < ledger.first_available(&one.conversation)
+                || ledger.stored(&one.conversation, &one.id).is_some();
+            !may_lose(one.level) && !kept && told.insert((Arc::clone(&one.conversation), Arc::clone(&one.id)))
+        };
+        for Told { conversation, id, seq, .. } in self.walked.acked.iter().filter(&mut gone) {
+            let (client, conversation) = (self.walked.name.clone(), Arc::clone(conversation));
+            verdict.violations.push(Violation::Lost { client, conversation, seq: *seq, id: Arc::clone(id) });
+        }
+        for Told { conversation, id, seq, .. } in self.walked.pushed.iter().filter(&mut gone) {
+            let (client, conversation) = (self.walked.name.clone(), Arc::clone(conversation));
+            let (seq, id) = (*seq, Arc::clone(id));
+            verdict.violations.push(Violation::NeverStored { client, conversation, seq, id });
         }
     }
 

@@ -68,7 +68,15 @@ fn a_loss_that_is_told_passes_only_where_the_store_may_lose() {
     let verdict = lossy(&story);
     assert!(verdict.is_kept(), "{verdict}");
     assert_eq!((verdict.announced, verdict.resyncs), (2, 2));
-    assert_eq!(labels(&story), ["lost"]);
+    assert_eq!(labels(&story), ["lost", "never stored"]);
+    // Said to be on disk, it may not be lost at all.
+    let durable = |record: &mut super::super::Record| {
+        if let Event::Acked { level, .. } = &mut record.event {
+            *level = 2;
+        }
+    };
+    story.history.clients[0].records.iter_mut().for_each(durable);
+    assert_eq!(lossy(&story).labels(), [("lost", 1)]);
 }
 
 #[test]
