@@ -1,6 +1,7 @@
 //! Fan-out: to the connections here, and one bus item per gateway elsewhere.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +85,14 @@ impl Outgoing {
     /// even if no other device of his is.
     fn is_present(&self, user: UserId) -> bool {
         self.except.as_ref().is_some_and(|peer| peer.identity.user == user)
+    }
+}
+
+impl AddAssign for Reached {
+    fn add_assign(&mut self, more: Self) {
+        self.online += more.online;
+        self.offline += more.offline;
+        self.delivered += more.delivered;
     }
 }
 

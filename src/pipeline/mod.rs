@@ -1,5 +1,5 @@
 //! The product's verbs: send, deliver, repair, reconcile, acknowledge, relay,
-//! attach, resume, kick, pull.
+//! attach, resume, kick, pull, look back, change members.
 //!
 //! The only place that sees messages, the hub and the three ports together.
 //! Order of work for a send: validate → dedup + seq + append → ack the sender
@@ -14,10 +14,12 @@ mod attach;
 mod deliver;
 mod group;
 mod here;
+mod history;
 mod inbox;
 mod kick;
 mod lane;
 mod members;
+mod membership;
 mod proof;
 mod pull;
 mod reconcile;
@@ -35,7 +37,7 @@ use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use acknowledge::Report;
-pub(crate) use deliver::{Living, Outgoing};
+pub(crate) use deliver::{Living, Outgoing, Reached};
 pub(crate) use inbox::Inbox;
 pub(crate) use kick::KickRequest;
 pub(crate) use pull::Pull;

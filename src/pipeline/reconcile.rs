@@ -93,7 +93,7 @@ impl<'a> Round<'a> {
                 let unknown =
                     |group: &&ConversationId| group.is_group() && !self.ports.is_in_room(*user, group);
                 for group in index.iter().filter(unknown) {
-                    self.ports.look_up_member(group, *user).await;
+                    self.ports.look_up_members(group, &[*user]).await;
                 }
             }
             let unfinished = users.iter().zip(&indexes).filter(|(_, index)| index.len() >= INDEX_PAGE);

@@ -71,7 +71,8 @@ impl Ports {
             match peer.outbox.place(conversation) {
                 Some(place) => behind |= !fits(place),
                 // What it has is not known here, but by the client.
-                None => peer.outbox.note_top(conversation, top.epoch, top.seq),
+                None if top.seq > 0 => peer.hint(conversation, top.epoch, top.seq, 0, HintCause::Gap),
+                None => {}
             }
         }
         if behind {

@@ -57,25 +57,27 @@ end
 local replies, last, told = {0, 0}, nil, false
 for i = 3, #ARGV, 6 do
   local from, hash, id, at = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local reply = refusal(from)
+  local field = from .. ':' .. ARGV[i + 1]
+  local seen = redis.call('HGET', KEYS[3], field) or redis.call('HGET', KEYS[4], field)
+    or redis.call('HGET', KEYS[5], field)
+  local s, original, h, t
+  if seen then s, original, h, t = string.match(seen, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$') end
+  local reply
+  if h == hash then
+    -- Also where the sender may no longer: it is in the log.
+    reply, told = {1, s, original, epoch, t}, true
+  else
+    reply = refusal(from) or seen and {2, '0', '', '0', '0'}
+  end
   if not reply then
-    local field = from .. ':' .. ARGV[i + 1]
-    local seen = redis.call('HGET', KEYS[3], field) or redis.call('HGET', KEYS[4], field)
-      or redis.call('HGET', KEYS[5], field)
-    if seen then
-      local s, original, h, t = string.match(seen, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-      reply = h == hash and {1, s, original, epoch, t} or {2, '0', '', '0', '0'}
-      told = told or h == hash
-    else
-      top = top + 1
-      local seq = string.format('%.0f', top)
-      -- An explicit id not above the last one is refused: a second guard of
-      -- the order.
-      redis.call('XADD', KEYS[1], seq .. '-0', 'm', ARGV[i + 5])
-      redis.call('HSET', KEYS[3], field, seq .. '|' .. id .. '|' .. hash .. '|' .. at)
-      last, told = id, true
-      reply = {0, seq, id, epoch, at}
-    end
+    top = top + 1
+    local seq = string.format('%.0f', top)
+    -- An explicit id not above the last one is refused: a second guard of
+    -- the order.
+    redis.call('XADD', KEYS[1], seq .. '-0', 'm', ARGV[i + 5])
+    redis.call('HSET', KEYS[3], field, seq .. '|' .. id .. '|' .. hash .. '|' .. at)
+    last, told = id, true
+    reply = {0, seq, id, epoch, at}
   end
   replies[#replies + 1] = reply
 end

@@ -3,33 +3,9 @@
 use std::sync::OnceLock;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::labels::{FrameKind, HintCause, Refusal, ResyncCause};
 use crate::types::CloseReason;
-
-/// Renders `/metrics`; must be asked to drain histograms every few seconds.
-#[derive(Clone)]
-pub(crate) struct Recorder(PrometheusHandle);
-
-impl std::fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Recorder")
-    }
-}
-
-impl Recorder {
-    /// The exposition text.
-    #[must_use]
-    pub(crate) fn render(&self) -> String {
-        self.0.render()
-    }
-
-    /// Drains histogram samples into buckets; without it they pile up.
-    pub(crate) fn upkeep(&self) {
-        self.0.run_upkeep();
-    }
-}
 
 /// The cached handles.
 #[derive(Debug)]
@@ -68,6 +44,9 @@ pub(crate) struct Metrics {
     pub append_seconds: Histogram,
     pub ack_level: Gauge,
     pub unconfirmed: Counter,
+    pub retention_messages: Counter,
+    pub retention_conversations: Counter,
+    pub retention_rounds: Counter,
     pub deliveries_local: Counter,
     pub deliveries_remote: Counter,
     pub deliveries_offline: Counter,
@@ -137,26 +116,7 @@ pub(crate) struct RouteMetrics {
     pub seconds: Histogram,
 }
 
-const BUCKETS: [f64; 16] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    10.0,
-];
-
-/// Installs the Prometheus recorder for this process and returns it; a second
-/// call returns the same one.
-pub(crate) fn install_metrics() -> Result<Recorder, String> {
-    static RECORDER: OnceLock<Recorder> = OnceLock::new();
-    if let Some(recorder) = RECORDER.get() {
-        return Ok(recorder.clone());
-    }
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|error| format!("metrics recorder: {error}"))?;
-    Ok(RECORDER.get_or_init(|| Recorder(handle)).clone())
-}
-
-/// The handles. Before [`install_metrics`] has run they count into nothing.
+/// The handles. Before [`super::install_metrics`] has run they count into nothing.
 pub(crate) fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(Metrics::register)
@@ -293,6 +253,18 @@ impl Metrics {
             unconfirmed: counter(
                 "tidegate_store_unconfirmed_total",
                 "Batches of appends not acknowledged for want of their level.",
+            ),
+            retention_messages: counter(
+                "tidegate_retention_messages_total",
+                "Messages removed, past their time.",
+            ),
+            retention_conversations: counter(
+                "tidegate_retention_conversations_total",
+                "Conversations looked at for such messages.",
+            ),
+            retention_rounds: counter(
+                "tidegate_retention_rounds_total",
+                "Complete rounds through all conversations.",
             ),
             deliveries_local: deliveries("local"),
             deliveries_remote: deliveries("remote"),

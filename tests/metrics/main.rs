@@ -23,6 +23,7 @@ mod frames;
 mod messages;
 mod outages;
 mod reconciles;
+mod retention;
 mod scrape;
 
 use std::collections::BTreeSet;
@@ -59,6 +60,7 @@ const MOVED: &[&[Series]] = &[
     outages::STOLEN,
     outages::HANGING,
     outages::RAISED,
+    retention::RETENTION,
 ];
 
 /// What no test here moves, and why not.
