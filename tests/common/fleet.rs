@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::json;
 use tidegate_loadtest::check::{Fleet, Traffic};
 use tidegate_loadtest::history::{History, Rules, Verdict, check};
 use tokio::sync::watch;
@@ -30,6 +31,14 @@ pub(crate) fn strict() -> Rules {
     }
 }
 
+fn cluster(redis: &Redis, count: usize) -> Vec<Options> {
+    (0..count).map(|index| Options::cluster(redis, &format!("gw-{index}"))).collect()
+}
+
+async fn start(options: Vec<Options>) -> Vec<Gateway> {
+    futures_util::future::join_all(options.into_iter().map(Gateway::start)).await
+}
+
 /// Some gateways and the traffic over them.
 pub(crate) struct Run {
     /// Those that run.
@@ -40,17 +49,34 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// `count` gateways on one Redis, and traffic between all of them.
+    /// `count` gateways on one Redis, and traffic between all of them, in
+    /// pairs and groups.
     pub(crate) async fn on(redis: &Redis, count: usize) -> Self {
-        let names: Vec<String> = (0..count).map(|index| format!("gw-{index}")).collect();
-        Self::with(names.iter().map(|name| Options::cluster(redis, name)).collect()).await
+        Self::with(cluster(redis, count)).await
+    }
+
+    /// The same in pairs alone: a group is gone with an empty Redis.
+    pub(crate) async fn of_pairs(redis: &Redis, count: usize) -> Self {
+        let gateways = start(cluster(redis, count)).await;
+        Self::under(gateways, Traffic::pairs(PAIRS, 1)).await
     }
 
     /// These gateways.
     pub(crate) async fn with(options: Vec<Options>) -> Self {
-        let gateways = futures_util::future::join_all(options.into_iter().map(Gateway::start)).await;
+        let gateways = start(options).await;
+        let mut traffic = Traffic::pairs(PAIRS, 1);
+        for (group, first) in ["g:red", "g:green", "g:blue"].into_iter().zip((1..).step_by(10)) {
+            let members: Vec<i64> = (first..first + 8).collect();
+            let group_of = json!({ "id": group, "members": members });
+            gateways[0].http().post("/v1/conversations", &group_of).await.success();
+            traffic = traffic.group(group, members);
+        }
+        Self::under(gateways, traffic).await
+    }
+
+    async fn under(gateways: Vec<Gateway>, traffic: Traffic) -> Self {
         let addresses = watch::Sender::new(gateways.iter().map(|gateway| gateway.listen).collect());
-        let fleet = Fleet::start(addresses.subscribe(), Traffic::pairs(PAIRS, 1));
+        let fleet = Fleet::start(addresses.subscribe(), traffic);
         let run = Self { gateways, fleet, addresses };
         assert!(run.fleet.all_served(PROGRESS).await, "not every client is served");
         run

@@ -38,7 +38,7 @@ async fn what_was_not_fsynced_is_lost_aloud() {
 #[tokio::test]
 async fn an_empty_redis_is_told_as_such() {
     let mut redis = Redis::start().await;
-    let mut run = Run::on(&redis, 2).await;
+    let mut run = Run::of_pairs(&redis, 2).await;
     for _ in 0..3 {
         run.flow(2_000).await;
         run.fleet.strike("kill redis, nothing kept", IN_FLIGHT, || redis.stop()).await;
