@@ -110,6 +110,12 @@ impl<'a> Ledger<'a> {
         self.stored.get(&(Arc::clone(conversation), Arc::clone(id))).copied()
     }
 
+    /// Whether the final log has the message of this name at this place.
+    pub(super) fn keeps(&self, conversation: &Arc<str>, id: &Arc<str>, seq: i64) -> bool {
+        seq < self.first_available(conversation)
+            || self.stored(conversation, id).is_some_and(|message| message.seq == seq)
+    }
+
     /// Where the log has what a sender calls so.
     pub(super) fn place(&self, id: &SentId) -> Option<i64> {
         self.places.get(id).copied()

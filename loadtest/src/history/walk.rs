@@ -110,7 +110,9 @@ impl Walk<'_> {
             Event::Acked { conversation, client_msg_id, server_msg_id, seq, epoch, level, .. } => {
                 ledger.named(conversation, *epoch, *seq, server_msg_id, &mut verdict.violations);
                 let known = Known { seq: *seq, at, acked: true };
-                self.learn(conversation, server_msg_id, known);
+                self.learn(conversation, server_msg_id, known, |seq| {
+                    ledger.keeps(conversation, server_msg_id, seq)
+                });
                 let user = self.walked.log.user;
                 let mine = ledger.stored(conversation, server_msg_id).is_none_or(|message| {
                     (message.seq, message.from) == (*seq, user) && message.client_msg_id == *client_msg_id
@@ -149,10 +151,21 @@ impl Walk<'_> {
         }
     }
 
-    fn learn(&mut self, conversation: &Arc<str>, id: &Arc<str>, known: Known) {
+    fn learn(
+        &mut self,
+        conversation: &Arc<str>,
+        id: &Arc<str>,
+        known: Known,
+        in_place: impl Fn(i64) -> bool,
+    ) {
         let knowledge = self.of(conversation);
         knowledge.heard.entry(Arc::clone(id)).or_insert(known.at);
-        knowledge.known.entry(Arc::clone(id)).or_insert(known).acked |= known.acked;
+        let entry = knowledge.known.entry(Arc::clone(id)).or_insert(known);
+        entry.acked |= known.acked;
+        if !in_place(known.seq) {
+            // Told two places: the wrong one is to come to light.
+            entry.seq = known.seq;
+        }
     }
 
     fn sent(&mut self, conversation: &Arc<str>, id: &Arc<str>, ledger: &Ledger<'_>, verdict: &mut Verdict) {
@@ -201,12 +214,13 @@ impl Walk<'_> {
             knowledge.pushed = knowledge.pushed.max(*seq);
         }
         let as_stored = ledger.stored(conversation, server_msg_id).is_none_or(|stored| {
-            (stored.seq, stored.from) == (*seq, message.from) && stored.client_msg_id == message.client_msg_id
+            stored.from == message.from && stored.client_msg_id == message.client_msg_id
         });
         if !as_stored {
             wrong.push(self.moved(conversation, *seq, server_msg_id));
         }
-        self.learn(conversation, server_msg_id, Known { seq: *seq, at, acked: false });
+        let known = Known { seq: *seq, at, acked: false };
+        self.learn(conversation, server_msg_id, known, |seq| ledger.keeps(conversation, server_msg_id, seq));
         if how == How::Live {
             let (conversation, id) = (Arc::clone(conversation), Arc::clone(server_msg_id));
             self.walked.pushed.push(Told { conversation, id, seq: *seq, at, level: 0 });
@@ -215,15 +229,12 @@ impl Walk<'_> {
 
     fn resync(&mut self, conversation: &Arc<str>, ledger: &Ledger<'_>, verdict: &mut Verdict) {
         verdict.resyncs += 1;
-        let first = ledger.first_available(conversation);
         let knowledge = self.of(conversation);
         let known = std::mem::take(&mut knowledge.known);
         knowledge.pushed = 0;
-        let gone =
-            |(id, known): (&Arc<str>, &Known)| known.seq < first || ledger.stored(conversation, id).is_none();
-        let lost = known.iter().filter(|(_, known)| known.acked && known.seq >= first);
-        verdict.announced += lost.filter(|(id, _)| ledger.stored(conversation, id).is_none()).count();
-        if !known.is_empty() && !known.iter().any(gone) {
+        let gone = |(id, known): &(&Arc<str>, &Known)| !ledger.keeps(conversation, id, known.seq);
+        verdict.announced += known.iter().filter(gone).filter(|(_, known)| known.acked).count();
+        if !known.is_empty() && known.iter().find(gone).is_none() {
             let client = self.walked.name.clone();
             let conversation = Arc::clone(conversation);
             verdict.violations.push(Violation::NeedlessResync { client, conversation });
@@ -233,23 +244,25 @@ impl Walk<'_> {
     /// At the end: what it still knows must be there.
     fn close(&mut self, ledger: &Ledger<'_>, rules: &Rules, verdict: &mut Verdict) {
         for (conversation, knowledge) in &self.walked.knowledge {
-            let first = ledger.first_available(conversation);
             for (id, known) in &knowledge.known {
-                if known.seq >= first && ledger.stored(conversation, id).is_none() {
-                    verdict.violations.push(Violation::Silent {
+                if ledger.keeps(conversation, id, known.seq) {
+                    continue;
+                }
+                verdict.violations.push(match ledger.stored(conversation, id) {
+                    Some(_) => self.moved(conversation, known.seq, id),
+                    None => Violation::Silent {
                         client: self.walked.name.clone(),
                         conversation: Arc::clone(conversation),
                         seq: known.seq,
                         id: Arc::clone(id),
-                    });
-                }
+                    },
+                });
             }
         }
         let may_lose = |level: u32| rules.may_lose && level < 2;
         let mut told = HashSet::new();
         let mut gone = |one: &&Told| {
-            let kept = one.seq < ledger.first_available(&one.conversation)
-                || ledger.stored(&one.conversation, &one.id).is_some();
+            let kept = ledger.keeps(&one.conversation, &one.id, one.seq);
             !may_lose(one.level) && !kept && told.insert((Arc::clone(&one.conversation), Arc::clone(&one.id)))
         };
         for Told { conversation, id, seq, .. } in self.walked.acked.iter().filter(&mut gone) {

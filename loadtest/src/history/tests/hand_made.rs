@@ -186,7 +186,9 @@ fn twice_moved_and_altered_are_found() {
     let mut message = story.say(CHAT, 1, "moved");
     message.seq += 5;
     story.ack(&message);
-    assert_eq!(labels(&story), ["moved"]);
+    assert_eq!(labels(&story), ["moved", "lost"]);
+    story.note(1, Event::Resync { conversation: arc(CHAT), current: None });
+    assert_eq!(lossy(&story).count("moved"), 0, "told to forget it");
 
     let mut story = talk();
     let mut message = story.store(CHAT, 1, "altered");

@@ -133,8 +133,11 @@ fn tamper(story: &mut Story, how: Tampering, pick: usize) -> bool {
     for (client, log) in story.history.clients.iter().enumerate() {
         // What was before a RESYNC is excused or told again.
         let resync = |record: &super::super::Record| matches!(record.event, Event::Resync { .. });
-        let since =
-            if matches!(how, DropReception) { log.records.iter().rposition(resync).unwrap_or(0) } else { 0 };
+        let since = if matches!(how, DropReception | ChangeReceivedSeq | ChangeAckedSeq) {
+            log.records.iter().rposition(resync).unwrap_or(0)
+        } else {
+            0
+        };
         let chosen = log.records.iter().enumerate().skip(since);
         places.extend(
             chosen
