@@ -18,6 +18,7 @@ mod common;
 mod fleet;
 
 mod bus;
+mod embedded;
 mod gateways;
 mod redis;
 mod replicas;

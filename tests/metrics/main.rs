@@ -43,6 +43,8 @@ const MOVED: &[&[Series]] = &[
     frames::FRAMES,
     frames::GAUGES,
     messages::MESSAGES,
+    messages::EMBEDDED,
+    messages::DISK,
     messages::REFUSED,
     messages::GAUGES,
     copies::COPIES,

@@ -114,9 +114,9 @@ impl Walk<'_> {
                     ledger.keeps(conversation, server_msg_id, seq)
                 });
                 let user = self.walked.log.user;
-                let mine = ledger.stored(conversation, server_msg_id).is_none_or(|message| {
-                    (message.seq, message.from) == (*seq, user) && message.client_msg_id == *client_msg_id
-                });
+                let mine = ledger
+                    .stored(conversation, server_msg_id)
+                    .is_none_or(|message| message.from == user && message.client_msg_id == *client_msg_id);
                 if !mine {
                     verdict.violations.push(self.moved(conversation, *seq, server_msg_id));
                 }
