@@ -114,7 +114,7 @@ async fn replayed(client: &mut Client) -> Vec<i64> {
 #[tokio::test]
 async fn where_a_replica_lacked_messages_those_who_had_them_are_told() {
     let mut redis = Redis::start().await;
-    let mut replica = Redis::start_replica(&redis).await;
+    let mut replica = redis.replica().await;
     let mut all = Cluster::start(&redis).await;
     let mut kept = None;
     for n in 1..=3 {
@@ -176,7 +176,7 @@ async fn where_a_replica_lacked_messages_those_who_had_them_are_told() {
 #[tokio::test]
 async fn seqs_that_are_used_again_at_once_are_told_apart() {
     let mut redis = Redis::start().await;
-    let mut replica = Redis::start_replica(&redis).await;
+    let mut replica = redis.replica().await;
     let mut all = Cluster::start(&redis).await;
     all.talk("m-1").await;
     eventually("the replica has them", secs(10), || async {

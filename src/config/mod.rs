@@ -48,6 +48,9 @@ pub struct Config {
     pub gateway_id: Option<GatewayId>,
     /// Where the gateway keeps what must survive a restart.
     pub data_dir: PathBuf,
+    /// `data_dir` was brought back from a backup: every conversation begins a
+    /// new history.
+    pub restored: bool,
     /// Tokio worker threads; default: the number of cores.
     pub workers: usize,
     /// How clients prove who they are.

@@ -47,6 +47,10 @@ pub struct Flags {
     /// Directory of what must survive a restart [default: ./tidegate-data].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
+    /// The data directory was brought back from a backup: clients are to
+    /// notice that messages may be missing.
+    #[arg(long)]
+    pub restored: bool,
     /// Let anybody who reaches a listener beyond loopback be any user.
     #[arg(long)]
     pub insecure_auth_none: bool,
@@ -75,7 +79,8 @@ pub fn resolve(
 
     let (file, origins, errors) = layers.finish();
     let mut resolver = Resolver { origins, errors };
-    let config = resolver.config(file, flags.insecure_auth_none);
+    let mut config = resolver.config(file, flags.insecure_auth_none);
+    config.restored = flags.restored;
     ConfigErrors::check(resolver.errors).map(|()| config)
 }
 
@@ -117,6 +122,7 @@ impl Resolver {
             redis: self.redis(file.redis),
             gateway_id: file.gateway_id.and_then(|id| self.good("gateway_id", GatewayId::new(&id))),
             data_dir: file.data_dir,
+            restored: false,
             workers: file.workers.map_or(cores, |n| self.within("workers", n, 1..=1024)),
             auth,
             origins: file.origins,

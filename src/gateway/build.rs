@@ -24,7 +24,8 @@ use crate::pipeline::{Backends, Inbox, Pipeline, Ports, Tuning};
 use crate::redis::{Client, Keys, Lease, LeaseRecord, NodeLease};
 use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, RedisRoutes, Routes};
 use crate::session::Context;
-use crate::store::{MemoryStore, RedisStore, Store};
+use crate::store::{EmbeddedStore, RedisStore, Store};
+use crate::task::spawn_core;
 use crate::telemetry::{install_metrics, metrics};
 use crate::types::{Phase, unix_ms};
 use crate::ws::auth::Authenticator;
@@ -75,7 +76,7 @@ impl Gateway {
         let redis = config
             .redis
             .as_ref()
-            .map(|redis| Client::start(redis, config.durability, false, stop.clone()))
+            .map(|redis| Client::start(redis, config.durability, config.restored, stop.clone()))
             .transpose()?;
         let hub = Arc::new(Hub::new(OutboxLimits {
             bytes: u32::try_from(config.limits.outbox_bytes).unwrap_or(u32::MAX),
@@ -127,7 +128,7 @@ impl Gateway {
                 let (ports, joined, node) = self.join(client, receiver).await?;
                 (ports, Some((joined, node)))
             }
-            None => (self.alone(receiver), None),
+            None => (self.alone(receiver).await?, None),
         };
         let ports = Arc::new(ports);
         let pipeline = Pipeline::start(Arc::clone(&ports), &self.stop);
@@ -150,14 +151,22 @@ impl Gateway {
         Ok(Assembled { context, arrivals, rhythm, membership })
     }
 
-    fn alone(&self, receiver: Receiver) -> Ports {
+    async fn alone(&self, receiver: Receiver) -> Result<Ports, GatewayError> {
         let own = self.data.own.clone();
         let destination = Destination { gateway: own.id.clone(), epoch: own.epoch };
-        warn!("messages are kept in memory only and acknowledged at level 1: a restart forgets them");
+        let (data_dir, restored) = (self.config.data_dir.clone(), self.config.restored);
+        let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, restored)).await;
+        let failed = |why| GatewayError::DataDir { dir: self.config.data_dir.display().to_string(), why };
+        let (store, ended) = opened
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(format!("the store cannot be opened: {error}")))?;
+        spawn_core("store", &self.stop, async move {
+            let _ = ended.await;
+        });
         let routes = Routes::Memory(MemoryRoutes::new(Arc::new(MemoryTable::new(ROUTE_TTL)), own));
         let bus = Bus::Memory(MemoryBus::join(Arc::new(MemoryExchange::default()), destination, receiver));
-        let store = Store::Memory(MemoryStore::new());
-        self.ports(Backends { routes, bus, store }, 0)
+        let store = Store::Embedded(store);
+        Ok(self.ports(Backends { routes, bus, store }, 0))
     }
 
     async fn join(&self, client: &Client, receiver: Receiver) -> Result<(Ports, Joined, u16), GatewayError> {

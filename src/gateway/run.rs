@@ -138,6 +138,7 @@ impl Gateway {
             }
         }
         stop.cancel();
+        pipeline.ports().store.close().await;
         drop(kept_context);
         data.withdraw();
         info!(?exit, "ended");

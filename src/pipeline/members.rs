@@ -17,7 +17,7 @@ use crate::hub::{Peer, Room};
 use crate::message::message_id;
 use crate::store::{Joined, StoreError};
 use crate::task::spawn_core;
-use crate::telemetry::metrics;
+use crate::telemetry::{HintCause, metrics};
 use crate::types::{ConversationId, UserId, monotonic_ms};
 use crate::wire::pb::Membership;
 
@@ -219,11 +219,14 @@ impl Ports {
     fn begin(&self, conversation: &ConversationId, user: UserId, joined: &Joined) {
         let top = &joined.top;
         let since = joined.member.since_seq;
+        let missed = since < top.seq;
+        let (seq, id) = if missed { (since, 0) } else { (top.seq, message_id(&top.server_msg_id)) };
         for peer in self.hub.peers(user) {
-            // With the whole history it is the client's to pull what was.
-            let at_top = since == 0 || since >= top.seq;
-            let (seq, id) = if at_top { (top.seq, message_id(&top.server_msg_id)) } else { (since, 0) };
-            if peer.outbox.enter(conversation, top.epoch, seq, id) && !at_top {
+            let new = peer.outbox.enter(conversation, top.epoch, seq, id);
+            if new && missed && since == 0 {
+                // The whole history may be long: the client comes for it.
+                peer.hint(conversation, top.epoch, top.seq, 0, HintCause::Gap);
+            } else if new && missed {
                 self.hub.gaps.note(conversation, monotonic_ms(), None);
             }
         }

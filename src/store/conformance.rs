@@ -156,6 +156,14 @@ async fn memory() {
 }
 
 #[tokio::test]
+async fn embedded() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |name| Store::Embedded(EmbeddedStore::open(&dir.path().join(name), false).unwrap().0);
+    suite(open("a")).await;
+    suite_groups(&open("b")).await;
+}
+
+#[tokio::test]
 async fn redis() {
     let server = TestRedis::start();
     suite(Store::Redis(RedisStore::new(server.client().await, TestRedis::keys()))).await;

@@ -1,6 +1,7 @@
 //! Port: the log of every conversation, and who is in it.
 //!
-//! Two backends, one suite (`conformance`). Promises of both:
+//! Two backends and a model of them in memory, one suite (`conformance`).
+//! Promises of all:
 //! - [`Store::append`] is one atomic step: membership + dedup + seq + append.
 //!   Seqs are 1, 2, 3 … without holes. A repeated id of the same sender and
 //!   conversation within 7 days gets the original ids; with other content it
@@ -18,9 +19,11 @@
 
 #[cfg(test)]
 mod conformance;
+mod embedded;
 #[cfg(test)]
 pub(crate) mod flaky;
 mod group;
+#[cfg(test)]
 mod memory;
 mod message;
 mod redis;
@@ -29,12 +32,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(crate) use embedded::EmbeddedStore;
 #[cfg(test)]
 pub(crate) use flaky::FlakyStore;
 pub(crate) use group::{
     Audience, Change, Changed, Created, Description, History, Joined, Member, MemberChange, MembersPage,
     Role, Roster,
 };
+#[cfg(test)]
 pub(crate) use memory::MemoryStore;
 pub(crate) use message::{Append, Appended, Appends, Page, Refused, Span, Top};
 pub(crate) use redis::RedisStore;
@@ -135,39 +140,60 @@ pub(crate) struct Conversations {
 /// The backends.
 #[derive(Debug)]
 pub(crate) enum Store {
-    /// In this process, gone with it.
-    Memory(MemoryStore),
+    /// In this process's own files.
+    Embedded(EmbeddedStore),
     /// In Redis.
     Redis(RedisStore),
-    /// In this process, and failing as told.
+    /// In this process, gone with it.
+    #[cfg(test)]
+    Memory(MemoryStore),
+    /// The same, and failing as told.
     #[cfg(test)]
     Flaky(FlakyStore),
 }
 
 /// The same call on whichever backend; memory answers at once.
 macro_rules! on {
-    ($self:expr, $store:ident => $memory:expr, $redis:expr) => {
+    ($self:expr, $store:ident => $memory:expr, $remote:expr) => {
         match $self {
+            #[cfg(test)]
             Self::Memory($store) => $memory,
             #[cfg(test)]
             Self::Flaky(flaky) => {
                 let $store = &flaky.inner;
                 $memory
             }
-            Self::Redis($store) => $redis,
+            Self::Embedded($store) => $remote,
+            Self::Redis($store) => $remote,
         }
     };
 }
 
 impl Store {
+    /// Shortens a close that is to come; serving goes on meanwhile.
+    #[expect(dead_code, reason = "for the hot restart")]
+    pub(crate) async fn prepare_close(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.prepare_close().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Finishes what was asked for; afterwards nothing is answered.
+    pub(crate) async fn close(&self) {
+        if let Self::Embedded(store) = self {
+            store.close().await;
+        }
+    }
+
     /// The level at which an append is confirmed right now: 1 in memory, 2 on
     /// disk, 3 also on a replica.
     #[must_use]
     pub(crate) fn level(&self) -> u32 {
         match self {
-            Self::Memory(_) => 1,
+            Self::Embedded(_) => 2,
             #[cfg(test)]
-            Self::Flaky(_) => 1,
+            Self::Memory(_) | Self::Flaky(_) => 1,
             Self::Redis(store) => store.level(),
         }
     }
@@ -175,6 +201,8 @@ impl Store {
     /// Appends in order; one outcome each.
     pub(crate) async fn append(&self, batch: &[&Append]) -> Appends {
         match self {
+            Self::Embedded(store) => store.append(batch).await,
+            #[cfg(test)]
             Self::Memory(store) => store.append(batch),
             Self::Redis(store) => store.append(batch).await,
             #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
 
-use super::labels::{FrameKind, HintCause, Refusal, ResyncCause};
+use super::labels::FrameKind;
 use crate::types::CloseReason;
 
 /// The cached handles.
@@ -42,6 +42,10 @@ pub(crate) struct Metrics {
     pub messages_in_flight: Gauge,
     pub epochs_raised: Counter,
     pub append_seconds: Histogram,
+    pub store_commit_seconds: Histogram,
+    pub store_commits: Counter,
+    pub store_commit_messages: Counter,
+    pub store_disk_errors: Counter,
     pub ack_level: Gauge,
     pub unconfirmed: Counter,
     pub retention_messages: Counter,
@@ -249,11 +253,21 @@ impl Metrics {
                 "tidegate_store_append_duration_seconds",
                 "Duration of one batch of appends.",
             ),
-            ack_level: gauge("tidegate_ack_level", "Level at which sends are acknowledged: 1, 2 or 3."),
-            unconfirmed: counter(
-                "tidegate_store_unconfirmed_total",
-                "Batches of appends not acknowledged for want of their level.",
+            store_commit_seconds: seconds(
+                "tidegate_store_commit_duration_seconds",
+                "Write and sync of one commit.",
             ),
+            store_commits: counter("tidegate_store_commits_total", "Commits of the embedded store."),
+            store_commit_messages: counter(
+                "tidegate_store_commit_messages_total",
+                "Messages in these commits.",
+            ),
+            store_disk_errors: counter(
+                "tidegate_store_disk_errors_total",
+                "Failures of the embedded store's disk.",
+            ),
+            ack_level: gauge("tidegate_ack_level", "Level at which sends are acknowledged: 1, 2 or 3."),
+            unconfirmed: counter("tidegate_store_unconfirmed_total", "Batches whose level is not confirmed."),
             retention_messages: counter(
                 "tidegate_retention_messages_total",
                 "Messages removed, past their time.",
@@ -366,71 +380,9 @@ impl Metrics {
         }
     }
 
-    /// Counts an ending.
-    pub(crate) fn count_closed(&self, reason: CloseReason) {
-        if let Some((_, counter)) = self.closed.iter().find(|(row, _)| *row == reason) {
-            counter.increment(1);
-        }
-    }
-
-    /// Counts frames of one kind that came in.
-    pub(crate) fn frames_in_many(&self, kind: FrameKind, n: usize) {
-        count(&self.frames_in, kind, u64::try_from(n).unwrap_or(u64::MAX));
-    }
-
-    /// Counts a frame that came in.
-    pub(crate) fn count_in(&self, kind: FrameKind) {
-        count(&self.frames_in, kind, 1);
-    }
-
-    /// Counts frames handed to a socket's queue.
-    pub(crate) fn count_out(&self, kind: FrameKind, n: u64) {
-        count(&self.frames_out, kind, n);
-    }
-
     /// Counts refused credentials by cause, one of a fixed set of words.
     pub(crate) fn count_auth_failure(&self, cause: &'static str) {
         const NAME: &str = "tidegate_auth_failures_total";
         labelled(NAME, "Refused credentials by cause.", "reason", cause).increment(1);
-    }
-
-    /// Counts a client told to pull.
-    pub(crate) fn count_hint(&self, cause: HintCause) {
-        match cause {
-            HintCause::SlowReader => &self.hint_slow_reader,
-            HintCause::Hot => &self.hint_hot,
-            HintCause::Replay => &self.hint_replay,
-            HintCause::Gap => &self.hint_gap,
-        }
-        .increment(1);
-    }
-
-    /// Counts a client told that its history is another one.
-    pub(crate) fn count_resync(&self, cause: ResyncCause) {
-        match cause {
-            ResyncCause::OtherMessage => &self.resync_other_message,
-            ResyncCause::Beyond => &self.resync_beyond,
-            ResyncCause::Trimmed => &self.resync_trimmed,
-        }
-        .increment(1);
-    }
-
-    /// Counts a refused message.
-    pub(crate) fn count_refused(&self, why: Refusal) {
-        match why {
-            Refusal::Invalid => &self.refused_invalid,
-            Refusal::Forbidden => &self.refused_forbidden,
-            Refusal::RetryLater => &self.refused_retry_later,
-            Refusal::QueueFull => &self.refused_queue_full,
-            Refusal::Internal => &self.refused_internal,
-        }
-        .increment(1);
-    }
-}
-
-fn count(counters: &[Counter; 8], kind: FrameKind, n: u64) {
-    #[allow(clippy::as_conversions)] // A fieldless enum of ours, as an index.
-    if let Some(counter) = counters.get(kind as usize) {
-        counter.increment(n);
     }
 }

@@ -5,6 +5,7 @@
 //! nanoseconds. No label carries a user, a conversation, an address or free
 //! text. `gateway` installs both sides and renders `/metrics`.
 
+mod counting;
 mod labels;
 mod log;
 mod metrics;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tidegate::proto::envelope::Payload;
-use tidegate::proto::{Ack, Envelope, Push, Ready, SendMessageReq};
+use tidegate::proto::{Ack, Envelope, Push, Ready, SendMessageReq, SyncReq};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -177,6 +177,49 @@ impl Client {
         loop {
             if let Arrival::Closed(code) = self.arrival("the end", SOON).await {
                 return code;
+            }
+        }
+    }
+
+    /// Sends, unless the connection has ended.
+    pub async fn try_send(&mut self, payload: Payload) -> bool {
+        let message = Message::binary(payload::frame(payload));
+        super::within("a write", SOON, self.socket.send(message)).await.is_ok()
+    }
+
+    /// What comes next; `None` = the connection has ended.
+    pub async fn next(&mut self) -> Option<Vec<Payload>> {
+        if self.inbox.is_empty()
+            && let Arrival::Closed(_) = self.arrival("anything", SOON).await
+        {
+            return None;
+        }
+        Some(self.drain())
+    }
+
+    /// All messages of a conversation, pulled from its beginning.
+    pub async fn pull(&mut self, conversation: &str) -> Vec<Push> {
+        let mut all: Vec<Push> = Vec::new();
+        loop {
+            let from_seq = all.last().map_or(1, |push| push.seq + 1);
+            let request_id = format!("pull-{from_seq}");
+            self.send(Payload::Sync(SyncReq {
+                request_id: request_id.clone(),
+                conversation_id: conversation.to_owned(),
+                from_seq,
+                limit: 100,
+                ..SyncReq::default()
+            }))
+            .await;
+            let page = self
+                .expect("a page", |payload| match payload {
+                    Payload::SyncResp(page) if page.request_id == request_id => Some(page.clone()),
+                    _ => None,
+                })
+                .await;
+            all.extend(page.messages);
+            if !page.has_more {
+                return all;
             }
         }
     }

@@ -22,6 +22,8 @@ pub struct Options {
     gateway_id: Option<String>,
     config: Option<String>,
     env: Vec<(String, String)>,
+    arguments: Vec<String>,
+    data_dir: Option<PathBuf>,
 }
 
 impl Options {
@@ -44,6 +46,18 @@ impl Options {
     /// With one more environment variable.
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With one more argument.
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// With its data in this directory of the test's own.
+    pub fn data_dir(mut self, dir: &Path) -> Self {
+        self.data_dir = Some(dir.to_owned());
         self
     }
 }
@@ -73,6 +87,17 @@ impl Gateway {
     pub async fn restart(self) -> Self {
         let Parts { dir, options } = self.into_parts();
         Self::start_in(dir, options).await
+    }
+
+    /// Starts again, in the same directory, otherwise.
+    pub async fn restart_as(self, options: Options) -> Self {
+        let Parts { dir, .. } = self.into_parts();
+        Self::start_in(dir, options).await
+    }
+
+    /// Where its data is.
+    pub fn data_dir(&self) -> PathBuf {
+        data_path(self.dir.path(), &self.options)
     }
 
     /// Starts one that is expected to give up; returns how it ended and what
@@ -148,7 +173,7 @@ impl Gateway {
 
     /// Takes the addresses from `run.json`, unless it is of an earlier start.
     fn read_run_file(&mut self) -> bool {
-        let Ok(text) = fs::read_to_string(data_path(self.dir.path()).join("run.json")) else { return false };
+        let Ok(text) = fs::read_to_string(self.data_dir().join("run.json")) else { return false };
         let run: Value = serde_json::from_str(&text).expect("run.json is written atomically");
         if run["pid"].as_u64() != Some(u64::from(self.child.id())) {
             return false;
@@ -195,7 +220,8 @@ fn spawn(dir: &Path, options: &Options) -> Child {
     }
     command
         .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
-        .arg(data_path(dir));
+        .arg(data_path(dir, options))
+        .args(&options.arguments);
     if let Some(url) = &options.redis {
         command.args(["--redis", url]);
     }
@@ -228,8 +254,8 @@ async fn wait_exit(child: &mut Child, deadline: Duration) -> Option<ExitStatus> 
     None
 }
 
-fn data_path(dir: &Path) -> PathBuf {
-    dir.join("data")
+fn data_path(dir: &Path, options: &Options) -> PathBuf {
+    options.data_dir.clone().unwrap_or_else(|| dir.join("data"))
 }
 
 fn log_path(dir: &Path) -> PathBuf {

@@ -14,6 +14,7 @@
 )]
 
 pub mod client;
+pub mod disk;
 mod expect;
 pub mod gateway;
 pub mod http;
@@ -26,6 +27,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use client::Client;
+pub use disk::SmallDisk;
 pub use gateway::{Gateway, Options};
 pub use http::Http;
 pub use redis::Redis;

@@ -45,6 +45,8 @@ const MOVED: &[&[Series]] = &[
     frames::FRAMES,
     frames::GAUGES,
     messages::MESSAGES,
+    messages::EMBEDDED,
+    messages::DISK,
     messages::REFUSED,
     messages::GAUGES,
     copies::COPIES,
@@ -66,7 +68,7 @@ const MOVED: &[&[Series]] = &[
     outages::STOLEN,
     outages::HANGING,
     outages::RAISED,
-    outages::WEAKER,
+    outages::UNCONFIRMED,
     retention::RETENTION,
 ];
 

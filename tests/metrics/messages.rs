@@ -3,7 +3,7 @@
 use tidegate::proto::ErrorCode;
 
 use crate::common::payload::{frame, text};
-use crate::common::{Client, Gateway, Options, Redis, secs};
+use crate::common::{Client, Gateway, Options, Redis, SmallDisk, secs};
 use crate::scrape::{Metrics, Series};
 use tidegate::proto::envelope::Payload;
 
@@ -16,6 +16,12 @@ pub(crate) const MESSAGES: &[Series] = &[
     "tidegate_deliveries_total{result=local}",
     "tidegate_deliveries_total{result=offline}",
 ];
+pub(crate) const EMBEDDED: &[Series] = &[
+    "tidegate_store_commits_total",
+    "tidegate_store_commit_messages_total",
+    "tidegate_store_commit_duration_seconds_count",
+];
+pub(crate) const DISK: &[Series] = &["tidegate_store_disk_errors_total"];
 const INVALID: Series = "tidegate_messages_refused_total{reason=invalid}";
 const FORBIDDEN: Series = "tidegate_messages_refused_total{reason=forbidden}";
 const RETRY_LATER: Series = "tidegate_messages_refused_total{reason=retry_later}";
@@ -47,6 +53,8 @@ async fn every_send_is_stored_or_known_or_refused() {
     phone.expect_failed("m-5").await;
     phone.store_text("p2p:42:99", "m-6", "nobody there").await;
     metrics.moved(MESSAGES).await;
+    metrics.moved(EMBEDDED).await;
+    assert_eq!(metrics.grown("tidegate_store_commit_messages_total").await, 4.0);
     metrics.moved(&[INVALID, FORBIDDEN]).await;
     for (series, count) in [
         ("tidegate_messages_received_total", 8.0),
@@ -60,6 +68,24 @@ async fn every_send_is_stored_or_known_or_refused() {
         assert_eq!(metrics.grown(series).await, count, "{series}");
     }
     metrics.are_conserved().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_counted() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let gateway = Gateway::start(Options::new().data_dir(disk.path())).await;
+    let metrics = Metrics::of(&gateway).await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    for n in 0..20 {
+        // Opening its files again, the store may find a little room.
+        disk.fill();
+        phone.send_text(CHAT, &format!("m-{n}"), &"x".repeat(30_000)).await;
+        phone.expect_ack(&format!("m-{n}")).await;
+        if metrics.grown(DISK[0]).await > 0.0 {
+            break;
+        }
+    }
+    metrics.moved(DISK).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,316 @@
+//! The engine: rows in and out, and what is asked of the files.
+//!
+//! The only place that knows which one it is. An error of it is an I/O error
+//! as far as anybody else is concerned.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use fjall::compaction::Leveled;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
+use parking_lot::Mutex;
+use prost::Message;
+
+use super::rows::{self, Identity, Space};
+
+/// The layout of the rows that this program writes.
+const VERSION: u32 = 1;
+/// Rows kept in memory per space before they become a table, bytes.
+const MEMTABLE: u64 = 8 << 20;
+/// Size of a table, bytes; what a close may have to wait for is the merging
+/// of a few of them.
+const TABLE: u64 = 16 << 20;
+/// Blocks of tables kept in memory, bytes.
+const CACHE: u64 = 16 << 20;
+/// Bytes of journals after which what holds them back is flushed.
+const JOURNALS: u64 = 64 << 20;
+/// One more than what a journal has to hold before the engine begins another.
+const ROLL_MIB: usize = 64;
+/// Longest a commit waits for merging to keep up.
+const BACKPRESSURE: Duration = Duration::from_secs(5);
+
+/// A row of a key and its value.
+pub(super) type Row = (Vec<u8>, Vec<u8>);
+
+/// Why the files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EngineError {
+    /// It failed.
+    #[error(transparent)]
+    Failed(#[from] fjall::Error),
+    /// A newer program wrote it.
+    #[error("written by a newer version (layout {0}, this program reads up to {VERSION})")]
+    Newer(u32),
+    /// Another version of the engine wrote it.
+    #[error("written by another version of the storage engine")]
+    Foreign,
+    /// Another process has it open.
+    #[error("another process has it open")]
+    Locked,
+    /// What is in it makes no sense.
+    #[error("damaged: {0}")]
+    Damaged(String),
+    /// Merging does not keep up, or has ended.
+    #[error("tables are not merged in time")]
+    Stalled,
+}
+
+impl From<prost::DecodeError> for EngineError {
+    fn from(error: prost::DecodeError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// The open files.
+pub(super) struct Engine {
+    lineage: u64,
+    next_number: AtomicU64,
+    state: Keyspace,
+    messages: Keyspace,
+    padding: Keyspace,
+    /// By period.
+    ids: Mutex<BTreeMap<i64, Keyspace>>,
+    database: Database,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("lineage", &self.lineage).finish_non_exhaustive()
+    }
+}
+
+fn options(memtable: u64) -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(memtable)
+        .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE)))
+}
+
+impl Engine {
+    /// Opens what is in `dir`, or makes it. With `new_lineage` it is another
+    /// history from here on.
+    pub(super) fn open(dir: &Path, new_lineage: bool) -> Result<Self, EngineError> {
+        let database = Database::builder(dir)
+            .manual_journal_persist(true)
+            .worker_threads(2)
+            .cache_size(CACHE)
+            .max_journaling_size(JOURNALS)
+            .open()
+            .map_err(|error| match error {
+                fjall::Error::Locked => EngineError::Locked,
+                fjall::Error::InvalidVersion(_) => EngineError::Foreign,
+                error => EngineError::Failed(error),
+            })?;
+        let state = database.keyspace("state", || options(MEMTABLE))?;
+        let stored = state.get(rows::identity())?.map(|row| Identity::decode(&row[..])).transpose()?;
+        if let Some(stored) = &stored
+            && stored.version > VERSION
+        {
+            return Err(EngineError::Newer(stored.version));
+        }
+        let is_new = stored.is_none();
+        let mut identity = stored.unwrap_or(Identity { version: VERSION, lineage: 0, next_number: 1 });
+        if is_new || new_lineage {
+            identity.lineage = fastrand::u64(1..);
+            state.insert(rows::identity(), identity.encode_to_vec())?;
+            database.persist(PersistMode::SyncAll)?;
+        }
+        let ids = Mutex::new(BTreeMap::new());
+        let engine = Self {
+            lineage: identity.lineage,
+            next_number: AtomicU64::new(identity.next_number),
+            messages: database.keyspace("messages", || options(MEMTABLE))?,
+            padding: database.keyspace("padding", || options(u64::MAX))?,
+            state,
+            ids,
+            database,
+        };
+        for name in engine.database.list_keyspace_names() {
+            if let Some(period) = name.strip_prefix("ids-").and_then(|period| period.parse().ok()) {
+                engine.ids(period)?;
+            }
+        }
+        Ok(engine)
+    }
+
+    /// Names this history of the store.
+    pub(super) fn lineage(&self) -> u64 {
+        self.lineage
+    }
+
+    /// A number for a new conversation, and the row to write with it.
+    pub(super) fn number(&self) -> (u64, Identity) {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        (number, Identity { version: VERSION, lineage: self.lineage, next_number: number + 1 })
+    }
+
+    fn ids(&self, period: i64) -> Result<Keyspace, EngineError> {
+        let mut ids = self.ids.lock();
+        if let Some(keyspace) = ids.get(&period) {
+            return Ok(keyspace.clone());
+        }
+        let keyspace = self.database.keyspace(&format!("ids-{period}"), || options(MEMTABLE))?;
+        ids.insert(period, keyspace.clone());
+        Ok(keyspace)
+    }
+
+    /// Periods of which ids are remembered.
+    pub(super) fn periods(&self) -> Vec<i64> {
+        self.ids.lock().keys().rev().copied().collect()
+    }
+
+    /// Forgets the ids of all periods before `period`.
+    pub(super) fn forget_before(&self, period: i64) -> Result<(), EngineError> {
+        let mut ids = self.ids.lock();
+        let kept = ids.split_off(&period);
+        for (_, keyspace) in std::mem::replace(&mut *ids, kept) {
+            self.database.delete_keyspace(keyspace)?;
+        }
+        Ok(())
+    }
+
+    fn space(&self, space: Space) -> Result<Keyspace, EngineError> {
+        Ok(match space {
+            Space::State => self.state.clone(),
+            Space::Messages => self.messages.clone(),
+            Space::Ids(period) => return self.ids(period),
+        })
+    }
+
+    /// The value of a row.
+    pub(super) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, EngineError> {
+        Ok(match space {
+            Space::State => self.state.get(key)?,
+            Space::Messages => self.messages.get(key)?,
+            Space::Ids(period) => {
+                let keyspace = self.ids.lock().get(&period).cloned();
+                keyspace.map(|keyspace| keyspace.get(key)).transpose()?.flatten()
+            }
+        })
+    }
+
+    /// At most `limit` rows whose keys begin with `prefix`, behind `after`.
+    pub(super) fn scan(
+        &self,
+        space: Space,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, EngineError> {
+        let keyspace = self.space(space)?;
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let mut rows = Vec::new();
+        for row in keyspace.range::<&[u8], _>((from, Bound::Unbounded)).take(limit) {
+            let (key, value) = row.into_inner()?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            rows.push((key.to_vec(), value.to_vec()));
+        }
+        Ok(rows)
+    }
+
+    /// Messages of the seqs `first..=last`, from one end on, as long as `take`
+    /// wants them.
+    pub(super) fn messages(
+        &self,
+        (first, last): (&[u8], &[u8]),
+        backward: bool,
+        mut take: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), EngineError> {
+        let mut rows = self.messages.range::<&[u8], _>((Bound::Included(first), Bound::Included(last)));
+        let next = || if backward { rows.next_back() } else { rows.next() };
+        for row in std::iter::from_fn(next) {
+            let (key, value) = row.into_inner()?;
+            if !take(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes rows, and removes those without a value, all or none; with
+    /// `sync` they are on disk afterwards.
+    pub(super) fn write(
+        &self,
+        rows: impl IntoIterator<Item = (Space, Vec<u8>, Option<Vec<u8>>)>,
+        sync: bool,
+    ) -> Result<(), EngineError> {
+        self.keep_up()?;
+        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        let mut batch = self.database.batch().durability(Some(mode));
+        for (space, key, value) in rows {
+            let keyspace = self.space(space)?;
+            match value {
+                Some(value) => batch.insert(&keyspace, key, value),
+                None => batch.remove(&keyspace, key),
+            }
+        }
+        Ok(batch.commit()?)
+    }
+
+    /// Waits until there is room for another table. The engine would wait
+    /// itself, but for ever should the merging have ended with an error.
+    fn keep_up(&self) -> Result<(), EngineError> {
+        const SEALED: usize = 3;
+        const TABLES: usize = 24;
+        let is_behind = || {
+            let behind = |space: &Keyspace| {
+                space.sealed_memtable_count() >= SEALED || space.l0_table_count() >= TABLES
+            };
+            behind(&self.messages) || behind(&self.state) || self.ids.lock().values().any(behind)
+        };
+        let started = Instant::now();
+        while is_behind() {
+            if started.elapsed() > BACKPRESSURE {
+                return Err(EngineError::Stalled);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Brings everything written so far to disk.
+    pub(super) fn sync(&self) -> Result<(), EngineError> {
+        Ok(self.database.persist(PersistMode::SyncData)?)
+    }
+
+    /// Makes tables of what is in memory and begins a new journal, so that
+    /// there is little to read back at the next opening, and waits until no
+    /// tables are being merged, which a close would wait for. Writes go on
+    /// meanwhile.
+    pub(super) fn settle(&self, deadline: Duration) -> Result<(), EngineError> {
+        let started = Instant::now();
+        // The engine begins a new journal once the old one is full, so it is
+        // filled.
+        let padding = Slice::from(vec![0; 1 << 20]);
+        for _ in 0..ROLL_MIB {
+            let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+            batch.insert(&self.padding, "padding", padding.clone());
+            batch.commit()?;
+        }
+        self.padding.remove("padding")?;
+        let ids: Vec<_> = self.ids.lock().values().cloned().collect();
+        let spaces = [&self.messages, &self.state, &self.padding];
+        for space in spaces.into_iter().chain(&ids) {
+            space.rotate_memtable()?;
+        }
+        let mut idle = 0;
+        while idle < 10 && started.elapsed() < deadline {
+            let is_busy = self.database.journal_count() > 1
+                || self.database.outstanding_flushes() > 0
+                || self.database.active_compactions() > 0;
+            idle = if is_busy { 0 } else { idle + 1 };
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+/// Where the files of a data directory are.
+pub(super) fn place(data_dir: &Path) -> PathBuf {
+    data_dir.join("store")
+}

@@ -1,0 +1,127 @@
+//! A STORED leaves the socket after its message was synced to disk: what the
+//! kernel was asked, in order.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test says no"
+)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::payload::text;
+use common::{Client, Gateway, Options, SOON, eventually, secs};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tidegate::proto::envelope::Payload;
+
+const CALLS: &str = "trace=fsync,fdatasync,write,writev,sendto,sendmsg,pwrite64";
+
+/// strace, attached.
+struct Trace(Child);
+
+impl Trace {
+    async fn of(gateway: &Gateway, file: &Path) -> Self {
+        let said = file.with_extension("said");
+        let child = Command::new("strace")
+            .args(["-f", "-yy", "-s", "20000", "-e", CALLS, "-o"])
+            .arg(file)
+            .args(["-p", &gateway.process_id().to_string()])
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(&said).unwrap())
+            .spawn()
+            .expect("strace, which ./test setup installs");
+        let trace = Self(child);
+        eventually("strace is attached", SOON, || async {
+            std::fs::read_to_string(&said).unwrap().contains("attached").then_some(())
+        })
+        .await;
+        trace
+    }
+
+    fn end(mut self) {
+        let _ = kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGINT);
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Per id: the line of its write to a journal, of the end of the next sync of
+/// that journal by the same thread, and of its first write to a socket.
+fn lines_of(trace: &str, ids: &[String]) -> Vec<(usize, usize, usize)> {
+    let lines: Vec<&str> = trace.lines().collect();
+    let thread = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+    // A sync that was interrupted in the listing ends where it is resumed.
+    let mut ends: HashMap<String, Vec<usize>> = HashMap::new();
+    for (at, line) in lines.iter().enumerate() {
+        let is_sync = line.contains("sync(") && line.contains(".jnl>") && line.ends_with("= 0");
+        let is_resumed = line.contains("sync resumed>") && line.ends_with("= 0");
+        if is_sync || is_resumed {
+            ends.entry(thread(line)).or_default().push(at);
+        }
+    }
+    ids.iter()
+        .map(|id| {
+            let names = |line: &&str, place: &str| line.contains(place) && line.contains(id.as_str());
+            let written = lines.iter().position(|line| names(line, ".jnl>,")).expect("it was written");
+            let of_thread = &ends[&thread(lines[written])];
+            let synced = *of_thread.iter().find(|end| **end > written).expect("it was synced");
+            // The sender's ack is the first to name it: its push comes later.
+            let told = lines.iter().position(|line| names(line, "TCP:[")).expect("it was told");
+            (written, synced, told)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_before_it_is_synced() {
+    let gateway = Gateway::start(Options::new()).await;
+    let mut phones = Vec::new();
+    for user in [1, 3, 5, 7] {
+        phones.push((user, Client::connect(&gateway, user, "phone").await));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("trace");
+    let trace = Trace::of(&gateway, &file).await;
+    let mut ids = Vec::new();
+    for round in 0..25 {
+        for (user, phone) in &mut phones {
+            let id = format!("order-{user}-{round}-end");
+            phone.send(Payload::Send(text(&format!("p2p:{user}:{}", *user + 1), &id, "x"))).await;
+            ids.push(id);
+        }
+        if round % 5 == 4 {
+            for (user, phone) in &mut phones {
+                for earlier in round - 4..=round {
+                    phone.expect_stored(&format!("order-{user}-{earlier}-end")).await;
+                }
+            }
+        }
+    }
+    let metric = gateway.http().get("/metrics").await.text();
+    trace.end();
+    let commits = metric
+        .lines()
+        .find_map(|line| line.strip_prefix("tidegate_store_commits_total ")?.parse::<f64>().ok())
+        .unwrap();
+    assert!((5.0..=100.0).contains(&commits), "{commits} commits of 100 messages");
+    let text = eventually("the trace is written", secs(5), || async {
+        let text = std::fs::read_to_string(&file).unwrap();
+        ids.iter().all(|id| text.contains(id.as_str())).then_some(text)
+    })
+    .await;
+    for (id, (written, synced, told)) in ids.iter().zip(lines_of(&text, &ids)) {
+        assert!(written < synced && synced < told, "{id}: written {written}, synced {synced}, told {told}");
+    }
+}
