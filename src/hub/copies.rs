@@ -52,7 +52,7 @@ impl Outbox {
         let noted = state.places.take_pulling();
         state.places.open(start.places, start.complete);
         for (conversation, epoch, top) in &start.pulling {
-            state.places.pull(conversation, *epoch, *top);
+            state.places.pull(conversation, *epoch, *top, true);
         }
         let queued = std::mem::take(&mut state.queue);
         (state.bytes, state.frames) = (0, 0);
@@ -65,7 +65,7 @@ impl Outbox {
         }
         let mut early = Vec::new();
         for frame in queued {
-            let verdict = frame.mark.as_ref().map(|mark| state.places.offer(mark));
+            let verdict = frame.mark.as_ref().map(|mark| state.places.offer(mark, false));
             match verdict {
                 None | Some(Verdict::Next) => state.enqueue(frame),
                 Some(verdict) => {
@@ -91,7 +91,7 @@ impl Outbox {
             return Offered::Gone;
         }
         if let Some(mark) = frame.mark.as_ref().filter(|_| !state.opening) {
-            match state.places.offer(mark) {
+            match state.places.offer(mark, own) {
                 Verdict::Next => {}
                 Verdict::Stale => return Offered::Stale,
                 Verdict::Pulling => return Offered::Pulling,
@@ -197,6 +197,18 @@ impl Outbox {
         there
     }
 
+    /// The last message that the client has, or has the ack of, in a
+    /// conversation it is to pull; `None` = not known.
+    #[must_use]
+    pub(crate) fn has(&self, conversation: &ConversationId) -> Option<Place> {
+        self.state.lock().places.has(conversation)
+    }
+
+    /// Begins a conversation anew behind this message, in push mode.
+    pub(crate) fn restart(&self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
+        self.state.lock().places.restart(conversation, epoch, seq, id);
+    }
+
     /// Begins a conversation that the user has joined; `false` = it is known
     /// already, or the connection is not open yet.
     pub(crate) fn enter(&self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) -> bool {
@@ -290,7 +302,8 @@ impl State {
         limits: OutboxLimits,
     ) {
         // While it opens it is only noted: `Ready` may tell as much.
-        if self.is_over() || !self.places.pull(conversation, epoch, top_seq) || self.opening {
+        let handed = cause != HintCause::SlowReader;
+        if self.is_over() || !self.places.pull(conversation, epoch, top_seq, handed) || self.opening {
             return;
         }
         metrics().count_hint(cause);

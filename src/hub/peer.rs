@@ -1,6 +1,6 @@
 //! What the rest of the gateway holds of one connection.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::copies::Offered;
 use super::outbox::{Frame, Outbox, OutboxLimits};
@@ -43,9 +43,9 @@ pub(crate) struct Peer {
     partial: AtomicU64,
     /// Sends handed to the pipeline and not yet answered.
     in_flight: AtomicU32,
-    /// Whether a send was turned away and others are still in flight: those
-    /// behind it are turned away too.
-    shedding: AtomicBool,
+    /// Monotonic ms until when sends are turned away, because one was, and
+    /// those behind it may be on their way already.
+    shedding: AtomicU64,
     /// Reads handed to the pipeline and not yet answered.
     pulls: AtomicU32,
 }
@@ -66,7 +66,7 @@ impl Peer {
             stalled: AtomicU64::new(0),
             partial: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
-            shedding: AtomicBool::new(false),
+            shedding: AtomicU64::new(0),
             pulls: AtomicU32::new(0),
         }
     }
@@ -187,19 +187,16 @@ impl Peer {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether a send that has just started must be turned away because one
-    /// before it was, and its answer may still be on the way.
+    /// Whether a send must be turned away because one before it was, and this
+    /// one may have been on its way already.
     #[must_use]
-    pub(crate) fn is_shedding(&self) -> bool {
-        if self.in_flight() <= 1 {
-            self.shedding.store(false, Ordering::Relaxed);
-        }
-        self.shedding.load(Ordering::Relaxed)
+    pub(crate) fn is_shedding(&self, now_ms: u64) -> bool {
+        now_ms < self.shedding.load(Ordering::Relaxed)
     }
 
-    /// A send was turned away.
-    pub(crate) fn shed(&self) {
-        self.shedding.store(true, Ordering::Relaxed);
+    /// A send was turned away, to come again after `until`, monotonic ms.
+    pub(crate) fn shed(&self, until: u64) {
+        self.shedding.fetch_max(until, Ordering::Relaxed);
     }
 
     /// A read goes to the pipeline; returns how many there are now.

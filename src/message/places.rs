@@ -43,6 +43,10 @@ pub(crate) struct Pulling {
     pub epoch: u64,
     /// The top the client was told last.
     told: i64,
+    /// The last message that the client has, or has the ack of, as far as is
+    /// known: whether the log still has it is to be proved when its epoch is
+    /// another one.
+    has: Option<Place>,
 }
 
 /// What is to be done with a message.
@@ -129,9 +133,15 @@ impl Places {
         self.stop_pulling(conversation);
     }
 
-    /// Judges a message, and moves behind it if it is the next one.
-    pub(crate) fn offer(&mut self, mark: &Mark) -> Verdict {
+    /// Judges a message, and moves behind it if it is the next one; `own` = it
+    /// was sent over this connection.
+    pub(crate) fn offer(&mut self, mark: &Mark, own: bool) -> Verdict {
         if let Some(pulling) = self.pulling_mut(&mark.conversation) {
+            // What is of an older history is not proved yet, and stays.
+            let further = |has: Place| has.epoch == mark.epoch && has.seq < mark.seq;
+            if own && pulling.has.is_none_or(further) {
+                pulling.has = Some(Place::new(&mark.conversation, mark.epoch, mark.seq, mark.id));
+            }
             if (mark.epoch, mark.seq) > (pulling.epoch, pulling.top) {
                 (pulling.epoch, pulling.top) = (mark.epoch, mark.seq);
             }
@@ -155,12 +165,14 @@ impl Places {
     }
 
     /// Enters pull mode; returns whether it is new, and the client to be told.
-    pub(crate) fn pull(&mut self, conversation: &ConversationId, epoch: u64, top: i64) -> bool {
+    /// `handed` = what lies before the place is on its way to the client.
+    pub(crate) fn pull(&mut self, conversation: &ConversationId, epoch: u64, top: i64, handed: bool) -> bool {
         if let Some(pulling) = self.pulling_mut(conversation) {
             (pulling.epoch, pulling.top) = (pulling.epoch, pulling.top).max((epoch, top));
             return false;
         }
-        let pulling = Pulling { conversation: conversation.clone(), top, epoch, told: top };
+        let has = self.get(conversation).filter(|place| handed && place.seq > 0 && place.id != 0);
+        let pulling = Pulling { conversation: conversation.clone(), top, epoch, told: top, has };
         self.pulling.get_or_insert_default().push(pulling);
         true
     }
@@ -169,6 +181,20 @@ impl Places {
     #[must_use]
     pub(crate) fn is_pulling(&self, conversation: &ConversationId) -> bool {
         self.pulling.iter().flat_map(|all| all.iter()).any(|pulling| pulling.conversation == *conversation)
+    }
+
+    /// The last message that the client has, or has the ack of, in a
+    /// conversation it is to pull; `None` = not known.
+    #[must_use]
+    pub(crate) fn has(&self, conversation: &ConversationId) -> Option<Place> {
+        let mut all = self.pulling.iter().flat_map(|all| all.iter());
+        all.find(|pulling| pulling.conversation == *conversation)?.has
+    }
+
+    /// Begins anew behind this message, in push mode.
+    pub(crate) fn restart(&mut self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
+        self.stop_pulling(conversation);
+        self.set(conversation, epoch, seq, id);
     }
 
     /// The newest message known of in a conversation to be pulled, epoch and
@@ -293,55 +319,73 @@ mod tests {
             (5, Verdict::Stale),
         ];
         for (seq, verdict) in offers {
-            assert_eq!(places.offer(&mark(7, seq)), verdict, "{seq}");
+            assert_eq!(places.offer(&mark(7, seq), false), verdict, "{seq}");
         }
-        assert_eq!(places.offer(&mark(8, 7)), Verdict::OtherHistory);
-        assert_eq!(places.offer(&mark(6, 7)), Verdict::Stale);
+        assert_eq!(places.offer(&mark(8, 7), false), Verdict::OtherHistory);
+        assert_eq!(places.offer(&mark(6, 7), false), Verdict::Stale);
     }
 
     #[test]
     fn what_is_not_listed_is_new_or_unknown() {
         let mut complete = Places::default();
         complete.open(Vec::new(), true);
-        assert_eq!(complete.offer(&mark(7, 2)), Verdict::Hole);
-        assert_eq!(complete.offer(&mark(7, 1)), Verdict::Next);
+        assert_eq!(complete.offer(&mark(7, 2), false), Verdict::Hole);
+        assert_eq!(complete.offer(&mark(7, 1), false), Verdict::Next);
         let mut partial = Places::default();
         partial.open(Vec::new(), false);
-        assert_eq!(partial.offer(&mark(7, 9)), Verdict::Next);
-        assert_eq!(partial.offer(&mark(7, 11)), Verdict::Hole);
+        assert_eq!(partial.offer(&mark(7, 9), false), Verdict::Next);
+        assert_eq!(partial.offer(&mark(7, 11), false), Verdict::Hole);
     }
 
     #[test]
     fn nothing_is_handed_over_until_all_is_pulled() {
         let mut places = behind(7, 4);
-        assert!(places.pull(&mark(0, 0).conversation, 7, 5));
-        assert!(!places.pull(&mark(0, 0).conversation, 7, 5), "told once");
-        assert_eq!(places.offer(&mark(7, 6)), Verdict::Pulling);
+        assert!(places.pull(&mark(0, 0).conversation, 7, 5, true));
+        assert!(!places.pull(&mark(0, 0).conversation, 7, 5, true), "told once");
+        assert_eq!(places.offer(&mark(7, 6), false), Verdict::Pulling);
         assert_eq!(places.news().iter().map(|p| p.top).collect::<Vec<_>>(), [6]);
         assert!(places.news().is_empty());
         assert!(!places.pulled(5, &mark(7, 5), (7, 5)), "6 came meanwhile");
-        assert_eq!(places.offer(&mark(7, 7)), Verdict::Pulling);
+        assert_eq!(places.offer(&mark(7, 7), false), Verdict::Pulling);
         assert!(places.pulled(5, &mark(7, 7), (7, 7)));
-        assert_eq!(places.offer(&mark(7, 8)), Verdict::Next);
+        assert_eq!(places.offer(&mark(7, 8), false), Verdict::Next);
         assert!(places.pulled(5, &mark(7, 5), (0, 0)), "an old range changes nothing");
-        assert_eq!(places.offer(&mark(7, 8)), Verdict::Stale);
+        assert_eq!(places.offer(&mark(7, 8), false), Verdict::Stale);
     }
 
     #[test]
     fn a_range_that_was_not_asked_for_moves_only_what_it_continues() {
         let mut places = behind(7, 4);
         places.pulled(7, &mark(7, 8), (0, 0));
-        assert_eq!(places.offer(&mark(7, 5)), Verdict::Next, "5 and 6 are still to come");
+        assert_eq!(places.offer(&mark(7, 5), false), Verdict::Next, "5 and 6 are still to come");
         places.pulled(6, &mark(9, 8), (0, 0));
-        assert_eq!(places.offer(&mark(9, 9)), Verdict::OtherHistory, "still to be told");
+        assert_eq!(places.offer(&mark(9, 9), false), Verdict::OtherHistory, "still to be told");
         places.pulled(6, &mark(7, 8), (0, 0));
-        assert_eq!(places.offer(&mark(7, 8)), Verdict::Stale);
+        assert_eq!(places.offer(&mark(7, 8), false), Verdict::Stale);
+    }
+
+    #[test]
+    fn what_the_client_sent_while_it_pulls_is_remembered() {
+        let mut places = behind(7, 4);
+        let conversation = mark(0, 0).conversation;
+        places.pull(&conversation, 7, 6, true);
+        let has = |places: &Places| places.has(&conversation).map(|has| (has.epoch, has.seq, has.id));
+        assert_eq!(has(&places), Some((7, 4, 40)), "what was handed over");
+        for (seq, own) in [(7, true), (9, true), (8, true), (10, false)] {
+            assert_eq!(places.offer(&mark(7, seq), own), Verdict::Pulling);
+        }
+        assert_eq!(has(&places), Some((7, 9, 90)));
+        places.offer(&mark(8, 12), true);
+        assert_eq!(has(&places), Some((7, 9, 90)), "not proved yet");
+        places.restart(&conversation, 8, 3, 30);
+        assert_eq!(has(&places), None);
+        assert_eq!(places.offer(&mark(8, 4), false), Verdict::Next);
     }
 
     #[test]
     fn what_the_log_lost_is_not_waited_for() {
         let mut places = behind(7, 4);
-        places.pull(&mark(0, 0).conversation, 7, 9);
+        places.pull(&mark(0, 0).conversation, 7, 9, true);
         let known = places.known_top(&mark(0, 0).conversation);
         assert!(places.pulled(5, &mark(7, 6), known));
     }

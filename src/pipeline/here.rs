@@ -114,6 +114,10 @@ impl Ports {
                 if *since < mark.seq && !(own && peer.offer(frame, true) == Offered::Taken) {
                     let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };
                     peer.hint(&mark.conversation, mark.epoch, mark.seq, delay, HintCause::Hot);
+                    if own {
+                        // Remembered: the client has its ack.
+                        peer.offer(frame, true);
+                    }
                     told += 1;
                 }
             }

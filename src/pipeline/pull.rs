@@ -139,12 +139,21 @@ impl Ports {
         let mut page = self.store.page(&conversation, span).await?;
         metrics().pulls_store.increment(1);
         if proved {
-            self.prove(&conversation, request, &page).await?;
+            let before = request.from_seq - 1;
+            let place = Place::new(&conversation, request.epoch, before, message_id(&request.server_msg_id));
+            self.prove(peer, &conversation, &place, &page).await?;
             page.messages.retain(|message| message.seq >= request.from_seq);
             if page.messages.is_empty() && page.has_more {
                 // The proof left no room for what was asked for.
                 page = self.store.page(&conversation, Span { from: request.from_seq, limit, ..span }).await?;
             }
+        }
+        if let Some(has) = peer.outbox.has(&conversation).filter(|has| has.epoch < page.epoch) {
+            // The client has a message, or its ack, that this history may lack.
+            let there = Span { from: has.seq, limit: 1, ..span };
+            let there =
+                self.store.page(&conversation, Span { direction: Direction::Forward, ..there }).await?;
+            self.prove(peer, &conversation, &has, &there).await?;
         }
         // What was appended between the two reads of the store.
         page.top = page.messages.iter().map(|message| message.seq).fold(page.top, i64::max);
@@ -153,19 +162,23 @@ impl Ports {
         Ok(())
     }
 
-    /// Whether the message before `fromSeq` is the one the client has.
+    /// Whether a client is on the history that is here; if not, it is told,
+    /// and begins anew.
     async fn prove(
         &self,
+        peer: &Peer,
         conversation: &ConversationId,
-        request: &SyncReq,
+        place: &Place,
         page: &Page,
     ) -> Result<(), Error> {
-        let before = request.from_seq - 1;
-        let place = Place::new(conversation, request.epoch, before, message_id(&request.server_msg_id));
-        match prove_against(&place, page) {
-            Some(Proof::Valid) | None => Ok(()),
-            Some(proof) => Err(resync_required(proof, current(&self.store, conversation).await?)),
-        }
+        let proof = match prove_against(place, page) {
+            Some(Proof::Valid) | None => return Ok(()),
+            Some(proof) => proof,
+        };
+        let current = current(&self.store, conversation).await?;
+        let id = message_id(&current.server_msg_id);
+        peer.outbox.restart(conversation, current.epoch, current.seq, id);
+        Err(resync_required(proof, current))
     }
 
     /// A forward page of what a busy group's room keeps, where that is enough

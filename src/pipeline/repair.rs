@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Ports;
 use super::proof::{current, prove_against};
 use crate::hub::{Frame, Offered, Peer};
-use crate::message::{Mark, Place, Proof};
+use crate::message::{Mark, Place, Proof, message_id};
 use crate::store::{Page, Span, StoreError, Top};
 use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, HintCause, metrics};
@@ -60,7 +60,7 @@ impl Ports {
     /// Looks whether connections here lack something of a log that ends at
     /// `top`, or have something that is not in it.
     pub(crate) fn catch_up(&self, conversation: &ConversationId, top: &Top) {
-        let id = crate::message::message_id(&top.server_msg_id);
+        let id = message_id(&top.server_msg_id);
         let fits = |place: Place| {
             (place.epoch, place.seq) == (top.epoch, top.seq) && (place.id == id || place.id == 0)
                 || (place.seq == 0 && top.seq == 0)
@@ -123,7 +123,8 @@ impl Ports {
             if conversation.is_group() && !self.is_in_room(peer.identity.user, conversation) {
                 continue;
             }
-            let proof = prove_against(&place, &page);
+            let lost = self.lost_own(conversation, &peer, &page);
+            let proof = if lost { Some(Proof::OtherMessage) } else { prove_against(&place, &page) };
             proofs.push((peer, place, proof));
         }
         let lost = proofs.iter().any(|(_, _, proof)| !matches!(proof, Some(Proof::Valid) | None));
@@ -146,6 +147,20 @@ impl Ports {
         let held = self.hub.gaps.close(conversation);
         self.offer_held(conversation, &held, Some((page.epoch, page.top)));
         Ok(())
+    }
+
+    /// Whether something that a client sent, and has the ack of, waits behind
+    /// a hole of an older history and is not in this one.
+    fn lost_own(&self, conversation: &ConversationId, peer: &Arc<Peer>, page: &Page) -> bool {
+        let held = self.hub.gaps.held(conversation);
+        let own = held.iter().filter(|held| held.except.as_ref().is_some_and(|own| Arc::ptr_eq(own, peer)));
+        let mut older =
+            own.filter_map(|held| held.frame.mark.as_ref()).filter(|mark| mark.epoch < page.epoch);
+        let covers = |seq| !page.has_more || page.messages.last().is_some_and(|last| last.seq >= seq);
+        older.any(|mark| {
+            let at = page.messages.iter().find(|message| message.seq == mark.seq);
+            covers(mark.seq) && at.is_none_or(|at| message_id(&at.server_msg_id) != mark.id)
+        })
     }
 
     /// A place, behind all that is none of the user's.
@@ -209,7 +224,7 @@ fn fill(
 /// Tells a client that what it has is of another history; it goes on behind
 /// the end of this one.
 fn resync(peer: &Peer, conversation: &ConversationId, place: &Place, proof: Proof, position: &Position) {
-    let id = crate::message::message_id(&position.server_msg_id);
+    let id = message_id(&position.server_msg_id);
     if !peer.outbox.move_place(conversation, place, (position.epoch, position.seq, id)) {
         return;
     }

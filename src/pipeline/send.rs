@@ -13,12 +13,12 @@ use super::Pipeline;
 use crate::hub::{Frame, Peer};
 use crate::message::Draft;
 use crate::telemetry::{FrameKind, Refusal, metrics};
-use crate::types::{ConnId, ConversationId, fnv1a64, unix_ms};
+use crate::types::{ConnId, ConversationId, fnv1a64, monotonic_ms, unix_ms};
 use crate::wire::pb::{Ack, AckStatus, Error, ErrorCode};
 use crate::wire::{Payload, encode, error, reply};
 
-/// What a client is told to wait after RETRY_LATER.
-const RETRY_AFTER_MS: u32 = 1_000;
+/// What a client is told to wait after RETRY_LATER. Tests have many of them.
+const RETRY_AFTER_MS: u32 = if cfg!(test) { 5 } else { 1_000 };
 
 /// Who wants to know what became of a send.
 #[derive(Debug)]
@@ -87,8 +87,11 @@ impl SendRequest {
     pub(super) fn retry_later(self, why: Refusal) {
         let message = match why {
             Refusal::QueueFull => "too many messages are waiting for the store",
-            _ => "the store did not confirm in time",
+            _ => "the store did not confirm in time this message, or one before it",
         };
+        if let Origin::Peer { peer, .. } = &self.origin {
+            peer.shed(monotonic_ms() + u64::from(RETRY_AFTER_MS));
+        }
         let mut error = error(ErrorCode::RetryLater, message);
         error.retry_after_ms = RETRY_AFTER_MS;
         self.refuse(why, error);
@@ -153,11 +156,14 @@ impl Pipeline {
         self.ports.bus.flush().await;
     }
 
-    /// Queues a send. Without room it is answered with RETRY_LATER at once,
-    /// and so are those behind it from the same connection.
+    /// Queues a send. Without room it is answered with RETRY_LATER at once.
+    /// After that answer, whatever its cause, so is everything from the same
+    /// connection until the time it was told to wait: it was on its way
+    /// already, and must not overtake.
     pub(crate) fn send(&self, mut request: SendRequest) {
         metrics().messages_in_flight.increment(1.0);
-        let shedding = matches!(&request.origin, Origin::Peer { peer, .. } if peer.is_shedding());
+        let now_ms = monotonic_ms();
+        let shedding = matches!(&request.origin, Origin::Peer { peer, .. } if peer.is_shedding(now_ms));
         let size = u32::try_from(request.size()).unwrap_or(u32::MAX);
         request.room = Arc::clone(&self.send_room).try_acquire_many_owned(size).ok();
         let lane = fnv1a64(request.draft.push.conversation_id.as_bytes())
@@ -173,10 +179,7 @@ impl Pipeline {
             None => Some(request),
         };
         if let Some(request) = turned_away {
-            if let Origin::Peer { peer, .. } = &request.origin {
-                peer.shed();
-            }
-            request.retry_later(Refusal::QueueFull);
+            request.retry_later(if shedding { Refusal::RetryLater } else { Refusal::QueueFull });
         }
     }
 }

@@ -125,6 +125,10 @@ impl Client {
         match error.code() {
             ErrorCode::ResyncRequired => {
                 let replica = self.replica(&error.conversation_id);
+                if request.as_ref().is_ok_and(|request| !replica.asked_for(*request)) {
+                    // Asked before it began anew.
+                    return;
+                }
                 replica.forget();
                 replica.pull_at(Instant::now());
                 let conversation = Arc::clone(&replica.conversation);
