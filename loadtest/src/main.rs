@@ -7,7 +7,7 @@
 //! | `frame`, `peer` | the client: prebuilt frames, one raw socket |
 //! | `opening`, `pace` | many clients at once, and when each sends |
 //! | `server` | the server's CPU and memory, from `/proc` |
-//! | `connect`, `heartbeat`, `p2p` | the scenarios |
+//! | `connect`, `heartbeat`, `p2p`, `group` | the scenarios |
 //! | `verdict` | what p2p messages must have been |
 //! | `report` | figures for eyes and programs |
 //!
@@ -16,6 +16,7 @@
 
 mod connect;
 mod frame;
+mod group;
 mod heartbeat;
 mod opening;
 mod p2p;
@@ -79,6 +80,8 @@ enum Scenario {
     Heartbeat(heartbeat::Heartbeat),
     /// Pairs: one side sends, the other receives; every message is accounted for.
     P2p(p2p::P2p),
+    /// A large group: one message to everybody at a time.
+    Group(group::Group),
 }
 
 /// What a scenario works with.
@@ -86,6 +89,7 @@ enum Scenario {
 struct Stage {
     targets: Targets,
     servers: Servers,
+    admins: Vec<String>,
     first_user: u64,
     opening: u32,
 }
@@ -120,6 +124,7 @@ fn run(arguments: &Arguments) -> Result<Report> {
         let stage = Stage {
             targets: Targets::resolve(&common.url).await?,
             servers: Servers::find(&common.admin).await?,
+            admins: common.admin.clone(),
             first_user: common.first_user,
             opening: common.opening,
         };
@@ -127,6 +132,7 @@ fn run(arguments: &Arguments) -> Result<Report> {
             Scenario::Connect(scenario) => scenario.run(stage).await,
             Scenario::Heartbeat(scenario) => scenario.run(stage).await,
             Scenario::P2p(scenario) => scenario.run(stage).await,
+            Scenario::Group(scenario) => scenario.run(stage).await,
         }
     })
 }
