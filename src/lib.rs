@@ -35,6 +35,8 @@ mod hub;
 mod message;
 mod net;
 mod pipeline;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod redis;
 mod route;
 mod session;

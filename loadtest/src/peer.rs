@@ -31,19 +31,7 @@ impl Peer {
     }
 
     async fn handshake(targets: &Targets, index: u32, user: u64) -> Result<Self> {
-        let request = targets.request(index, user)?;
-        let mut peer = Self { stream: targets.dial(index).await?, inbox: BytesMut::new() };
-        peer.write(request.as_bytes()).await?;
-        let head = loop {
-            peer.read().await?;
-            if let Some(end) = peer.inbox.windows(4).position(|window| window == b"\r\n\r\n") {
-                break peer.inbox.split_to(end + 4);
-            }
-        };
-        if !head.starts_with(b"HTTP/1.1 101") {
-            let line = head.as_ref().split(|&byte| byte == b'\r').next().unwrap_or_default();
-            bail!("refused: {}", String::from_utf8_lossy(line));
-        }
+        let mut peer = Self::open(targets.dial(index).await?, &targets.request(index, user)?).await?;
         let mut ready = false;
         loop {
             peer.each(|payload| {
@@ -55,6 +43,23 @@ impl Peer {
             }
             peer.read().await?;
         }
+    }
+
+    /// Upgrades `stream` by `request`; what came behind the answer is kept.
+    pub(crate) async fn open(stream: TcpStream, request: &str) -> Result<Self> {
+        let mut peer = Self { stream, inbox: BytesMut::new() };
+        peer.write(request.as_bytes()).await?;
+        let head = loop {
+            peer.read().await?;
+            if let Some(end) = peer.inbox.windows(4).position(|window| window == b"\r\n\r\n") {
+                break peer.inbox.split_to(end + 4);
+            }
+        };
+        if !head.starts_with(b"HTTP/1.1 101") {
+            let line = head.as_ref().split(|&byte| byte == b'\r').next().unwrap_or_default();
+            bail!("refused: {}", String::from_utf8_lossy(line));
+        }
+        Ok(peer)
     }
 
     /// Writes all of `bytes`.

@@ -55,17 +55,27 @@ impl Targets {
     /// The upgrade request of connection number `index`.
     pub(crate) fn request(&self, index: u32, user: u64) -> Result<String> {
         let Target { host, path, .. } = self.pick(index)?;
-        Ok(format!(
-            "GET {path}?user={user}&device=load HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: tidegate.v1\r\n\r\n"
-        ))
+        Ok(upgrade(host, &format!("{path}?user={user}&device=load")))
+    }
+
+    /// Every address.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.all.iter().map(|target| target.address).collect()
     }
 
     fn pick(&self, index: u32) -> Result<&Target> {
         let Some(turn) = usize::try_from(index)?.checked_rem(self.all.len()) else { bail!("no address") };
         self.all.get(turn).context("no address")
     }
+}
+
+/// The upgrade request of `path` at `host`.
+pub(crate) fn upgrade(host: &str, path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: tidegate.v1\r\n\r\n"
+    )
 }
 
 /// The first ones leave from where the kernel likes; later ones on loopback

@@ -30,6 +30,7 @@ pub fn process_env() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .filter(|(name, _)| name.starts_with(PREFIX))
+        .filter(|(name, _)| !(cfg!(feature = "planted-bugs") && name == "TIDEGATE_PLANTED_BUG"))
 }
 
 /// The values read so far, later ones over earlier ones.

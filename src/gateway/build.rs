@@ -76,7 +76,7 @@ impl Gateway {
         let redis = config
             .redis
             .as_ref()
-            .map(|redis| Client::start(redis, config.durability, false, stop.clone()))
+            .map(|redis| Client::start(redis, config.durability, config.restored, stop.clone()))
             .transpose()?;
         let hub = Arc::new(Hub::new(OutboxLimits {
             bytes: u32::try_from(config.limits.outbox_bytes).unwrap_or(u32::MAX),

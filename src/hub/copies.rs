@@ -46,9 +46,10 @@ pub(crate) struct Start {
 impl Outbox {
     /// Opens it: `front` goes first, and of the copies queued so far only what
     /// comes next behind the places stays. Returns those that came too early.
-    pub(crate) fn open(&self, front: Vec<Frame>, start: Start) -> Vec<Arc<Mark>> {
+    pub(crate) fn open(&self, front: Vec<Frame>, start: Start, limits: OutboxLimits) -> Vec<Arc<Mark>> {
         let mut state = self.state.lock();
         state.opening = false;
+        let noted = state.places.take_pulling();
         state.places.open(start.places, start.complete);
         for (conversation, epoch, top) in &start.pulling {
             state.places.pull(conversation, *epoch, *top);
@@ -56,6 +57,12 @@ impl Outbox {
         let queued = std::mem::take(&mut state.queue);
         (state.bytes, state.frames) = (0, 0);
         front.into_iter().for_each(|frame| state.enqueue(frame));
+        for Pulling { conversation, epoch, top, .. } in noted {
+            let place = state.places.get(&conversation);
+            if place.is_none_or(|place| (place.epoch, place.seq) < (epoch, top)) {
+                state.hint(&conversation, epoch, top, 0, HintCause::Gap, limits);
+            }
+        }
         let mut early = Vec::new();
         for frame in queued {
             let verdict = frame.mark.as_ref().map(|mark| state.places.offer(mark));
@@ -123,10 +130,6 @@ impl Outbox {
         limits: OutboxLimits,
     ) {
         let mut state = self.state.lock();
-        if state.opening {
-            // It is about to be told where everything ends.
-            return;
-        }
         state.hint(conversation, epoch, top, delay_ms, cause, limits);
         let waker = state.waker.take();
         drop(state);
@@ -135,19 +138,20 @@ impl Outbox {
         }
     }
 
-    /// Queues the answer to a pull that reached `mark`, the end of the log;
-    /// `known` is [`Self::known_top`] from before it was read. `answer` is told
+    /// Queues the answer to a pull from `from` that reached `mark`, the end of
+    /// the log; `known` is [`Self::known_top`] from before it was read. `answer` is told
     /// whether there is more by now.
     pub(crate) fn pulled(
         &self,
+        from: i64,
         mark: &Mark,
-        known: i64,
+        known: (u64, i64),
         limits: OutboxLimits,
         answer: impl FnOnce(bool) -> Frame,
     ) {
         let mut state = self.state.lock();
         // Encoded under the lock, so that no copy slips in before it.
-        let more = !state.places.pulled(mark, known);
+        let more = !state.places.pulled(from, mark, known);
         state.push(answer(more), limits);
         let waker = state.waker.take();
         drop(state);
@@ -156,9 +160,10 @@ impl Outbox {
         }
     }
 
-    /// The newest message known of in a conversation to be pulled, or 0.
+    /// The newest message known of in a conversation to be pulled, epoch and
+    /// seq, or 0.
     #[must_use]
-    pub(crate) fn known_top(&self, conversation: &ConversationId) -> i64 {
+    pub(crate) fn known_top(&self, conversation: &ConversationId) -> (u64, i64) {
         self.state.lock().places.known_top(conversation)
     }
 
@@ -218,6 +223,28 @@ impl Outbox {
 impl State {
     /// Makes hints of all queued copies and of this one.
     fn degrade(&mut self, incoming: &Frame, limits: OutboxLimits) {
+        let mut copies = self.take_copies();
+        // The newest of each conversation comes last, and is what the hint says.
+        copies.extend(incoming.mark.clone());
+        if incoming.mark.is_some() {
+            metrics().copies_replaced_by_hint.increment(1);
+        } else {
+            metrics().copies_dropped_slow.increment(1);
+            self.ending = Some(Ending::of(CloseReason::SlowConsumer));
+        }
+        self.hint_instead(copies, limits);
+    }
+
+    /// Makes hints of all queued copies; returns whether there were any.
+    pub(super) fn make_way(&mut self, limits: OutboxLimits) -> bool {
+        let copies = self.take_copies();
+        let any = !copies.is_empty();
+        self.hint_instead(copies, limits);
+        any
+    }
+
+    /// Takes all queued copies out.
+    fn take_copies(&mut self) -> Vec<Arc<Mark>> {
         // What has left in part must leave whole.
         let kept = self.queue.front().filter(|_| self.partial).cloned();
         let mut queue = std::mem::take(&mut self.queue);
@@ -238,14 +265,10 @@ impl State {
         let replaced = u32::try_from(copies.len()).unwrap_or(u32::MAX);
         metrics().copies_queued.decrement(replaced);
         metrics().copies_replaced_by_hint.increment(u64::from(replaced));
-        // The newest of each conversation comes last, and is what the hint says.
-        copies.extend(incoming.mark.clone());
-        if incoming.mark.is_some() {
-            metrics().copies_replaced_by_hint.increment(1);
-        } else {
-            metrics().copies_dropped_slow.increment(1);
-            self.ending = Some(Ending::of(CloseReason::SlowConsumer));
-        }
+        copies
+    }
+
+    fn hint_instead(&mut self, copies: Vec<Arc<Mark>>, limits: OutboxLimits) {
         let mut newest: Vec<Arc<Mark>> = Vec::new();
         for mark in copies.into_iter().rev() {
             if !newest.iter().any(|known| known.conversation == mark.conversation) {
@@ -266,7 +289,8 @@ impl State {
         cause: HintCause,
         limits: OutboxLimits,
     ) {
-        if self.is_over() || !self.places.pull(conversation, epoch, top_seq) {
+        // While it opens it is only noted: `Ready` may tell as much.
+        if self.is_over() || !self.places.pull(conversation, epoch, top_seq) || self.opening {
             return;
         }
         metrics().count_hint(cause);
@@ -291,7 +315,7 @@ mod tests {
 
     fn outbox() -> Outbox {
         let outbox = Outbox::opening();
-        outbox.open(Vec::new(), Start { complete: true, ..Start::default() });
+        outbox.open(Vec::new(), Start { complete: true, ..Start::default() }, LIMITS);
         outbox
     }
 
@@ -313,7 +337,7 @@ mod tests {
         assert_eq!(outbox.offer(&copy(2, 4, 1), false, LIMITS), Offered::Pulling);
         assert_eq!(outbox.offer(&copy(4, 1, 1), false, LIMITS), Offered::Taken, "others go on");
         let mark = copy(2, 4, 1).mark.unwrap();
-        outbox.pulled(&mark, 0, LIMITS, |more| {
+        outbox.pulled(1, &mark, (0, 0), LIMITS, |more| {
             assert!(!more);
             Frame::control(vec![1].into(), FrameKind::Other)
         });
@@ -352,10 +376,38 @@ mod tests {
         let places = vec![Place::new(&conversation(2), 7, 4, 4), Place::new(&conversation(3), 7, 7, 7)];
         let ready = Frame::control(vec![9].into(), FrameKind::Other);
         let start = Start { places, complete: true, pulling: Vec::new() };
-        let early = outbox.open(vec![ready], start);
+        let early = outbox.open(vec![ready], start, LIMITS);
         assert_eq!(early.iter().map(|m| m.seq).collect::<Vec<_>>(), [9]);
         let queued = [(Class::Control, None), (Class::Push, Some(5)), (Class::Push, Some(1))];
         assert_eq!(kinds(&outbox), queued);
+    }
+
+    #[test]
+    fn a_hint_that_came_before_ready_is_told_unless_ready_says_as_much() {
+        let outbox = Outbox::opening();
+        let mark = |peer, seq| copy(peer, seq, 0).mark.unwrap();
+        for (peer, seq) in [(2, 5), (3, 5)] {
+            outbox.hint(&mark(peer, seq).conversation, 7, seq, 0, HintCause::Hot, LIMITS);
+        }
+        let places = [(2, 5), (3, 4)].map(|(peer, seq)| Place::new(&mark(peer, seq).conversation, 7, seq, 0));
+        let ready = Frame::control(vec![9].into(), FrameKind::Other);
+        let start = Start { places: places.into(), complete: true, pulling: Vec::new() };
+        assert!(outbox.open(vec![ready], start, LIMITS).is_empty());
+        assert_eq!(kinds(&outbox), [(Class::Control, None), (Class::Control, None)]);
+        assert_eq!(outbox.offer(&copy(2, 6, 1), false, LIMITS), Offered::Taken);
+        assert_eq!(outbox.offer(&copy(3, 6, 1), false, LIMITS), Offered::Pulling);
+    }
+
+    #[test]
+    fn copies_make_way_for_an_answer() {
+        let outbox = outbox();
+        for seq in 1..=3 {
+            outbox.offer(&copy(2, seq, 200), false, LIMITS);
+        }
+        let answer = || Frame::control(vec![0; 500].into(), FrameKind::Other);
+        assert!(outbox.push(answer(), LIMITS));
+        assert_eq!(kinds(&outbox), [(Class::Control, None), (Class::Control, None)]);
+        assert!(!outbox.push(answer(), LIMITS), "nothing is left to make way");
     }
 
     #[test]

@@ -68,13 +68,16 @@ impl Gaps {
         });
         gap.due = gap.due.min(due);
         if let Some(held) = held
-            && let Some(mark) = &held.frame.mark
-            && gap.held.len() < MAX_HELD
-            && gap.bytes < MAX_HELD_BYTES
+            && let Some(mark) = held.frame.mark.clone()
         {
             gap.bytes += held.frame.bytes.len();
             gap.mver = gap.mver.max(held.mver);
-            gap.held.insert((mark.epoch, mark.seq), held);
+            let size = |held: Option<Held>| held.map_or(0, |held| held.frame.bytes.len());
+            gap.bytes -= size(gap.held.insert((mark.epoch, mark.seq), held));
+            // The oldest go: the newest shows that they are missing.
+            while gap.held.len() > 1 && (gap.held.len() > MAX_HELD || gap.bytes > MAX_HELD_BYTES) {
+                gap.bytes -= size(gap.held.pop_first().map(|(_, held)| held));
+            }
         }
         self.open.store(map.len(), Ordering::Release);
         drop(map);

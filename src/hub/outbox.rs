@@ -122,20 +122,31 @@ impl State {
         }
         // Half the room is kept from frames that were never promised. One
         // frame always fits: what a client asked for must not end it. For the
-        // same reason answers are bounded in bytes alone.
-        let ephemeral = frame.class == Class::Ephemeral;
-        let share = if ephemeral { 2 } else { 1 };
-        let many = ephemeral && self.frames >= limits.frames / share;
-        let too_much = many || self.bytes.saturating_add(frame.size()) > limits.bytes / share;
-        let full = too_much && self.frames > 0;
-        if !full {
-            self.enqueue(frame);
-        } else if ephemeral {
-            metrics().dropped_ephemeral.increment(1);
+        // same reason answers are bounded in bytes alone, and copies make way.
+        if frame.class == Class::Ephemeral {
+            let many = self.frames >= limits.frames / 2;
+            let full = (many || self.lacks_room(&frame, limits.bytes / 2)) && self.frames > 0;
+            if full {
+                metrics().dropped_ephemeral.increment(1);
+            } else {
+                self.enqueue(frame);
+            }
+            return !full;
+        }
+        if self.lacks_room(&frame, limits.bytes) {
+            self.make_way(limits);
+        }
+        let full = self.is_over() || self.lacks_room(&frame, limits.bytes) && self.frames > 0;
+        if full {
+            self.ending.get_or_insert(Ending::of(CloseReason::SlowConsumer));
         } else {
-            self.ending = Some(Ending::of(CloseReason::SlowConsumer));
+            self.enqueue(frame);
         }
         !full
+    }
+
+    fn lacks_room(&self, frame: &Frame, bytes: u32) -> bool {
+        self.bytes.saturating_add(frame.size()) > bytes
     }
 }
 
@@ -154,8 +165,9 @@ impl Outbox {
     }
 
     /// Queues a frame that is no copy of a stored message, and wakes the
-    /// connection. A full outbox drops an ephemeral frame and ends the
-    /// connection as a slow consumer on any other. Returns whether it was
+    /// connection. A full outbox drops an ephemeral frame; for any other copies
+    /// make way, and where that is not enough the connection ends as a slow
+    /// consumer. Returns whether it was
     /// queued.
     pub(crate) fn push(&self, frame: Frame, limits: OutboxLimits) -> bool {
         let mut state = self.state.lock();

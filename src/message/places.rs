@@ -171,31 +171,41 @@ impl Places {
         self.pulling.iter().flat_map(|all| all.iter()).any(|pulling| pulling.conversation == *conversation)
     }
 
-    /// The newest message known of in a conversation to be pulled; 0 = it is
-    /// not, or nothing is.
+    /// The newest message known of in a conversation to be pulled, epoch and
+    /// seq; 0 = it is not, or nothing is.
     #[must_use]
-    pub(crate) fn known_top(&self, conversation: &ConversationId) -> i64 {
+    pub(crate) fn known_top(&self, conversation: &ConversationId) -> (u64, i64) {
         let mut all = self.pulling.iter().flat_map(|all| all.iter());
-        all.find(|pulling| pulling.conversation == *conversation).map_or(0, |pulling| pulling.top)
+        let found = all.find(|pulling| pulling.conversation == *conversation);
+        found.map_or((0, 0), |pulling| (pulling.epoch, pulling.top))
     }
 
-    /// The client pulled up to `mark`, the end of what was read; `known` is
-    /// [`Self::known_top`] before it was read. Returns whether that is the end
-    /// still: then push mode goes on behind it.
-    pub(crate) fn pulled(&mut self, mark: &Mark, known: i64) -> bool {
+    /// The client pulled from `from` up to `mark`, the end of what was read;
+    /// `known` is [`Self::known_top`] before it was read. Returns whether that
+    /// is the end still: then push mode goes on behind it.
+    pub(crate) fn pulled(&mut self, from: i64, mark: &Mark, known: (u64, i64)) -> bool {
         if let Some(pulling) = self.pulling_mut(&mark.conversation) {
+            let top = (pulling.epoch, pulling.top);
             // What was known before the log was read, and is not in it, is lost.
-            if (pulling.epoch, pulling.top) > (mark.epoch, mark.seq) && pulling.top > known {
+            if top > (mark.epoch, mark.seq) && top > known {
                 return false;
             }
             self.stop_pulling(&mark.conversation);
-        } else if let Some(place) = self.get(&mark.conversation)
-            && (place.epoch, place.seq) >= (mark.epoch, mark.seq)
-        {
-            return true;
+        } else if let Some(place) = self.get(&mark.conversation) {
+            // What lies between is pushed, and another history told.
+            let follows = from <= place.seq.saturating_add(1);
+            let same = place.seq == 0 || place.epoch == mark.epoch;
+            if place.seq >= mark.seq || !follows || !same {
+                return true;
+            }
         }
         self.set(&mark.conversation, mark.epoch, mark.seq, mark.id);
         true
+    }
+
+    /// Leaves pull mode in all conversations; returns what was known of them.
+    pub(crate) fn take_pulling(&mut self) -> Vec<Pulling> {
+        self.pulling.take().map(|all| *all).unwrap_or_default()
     }
 
     /// Conversations to be pulled that have grown since the client was told.
@@ -309,11 +319,22 @@ mod tests {
         assert_eq!(places.offer(&mark(7, 6)), Verdict::Pulling);
         assert_eq!(places.news().iter().map(|p| p.top).collect::<Vec<_>>(), [6]);
         assert!(places.news().is_empty());
-        assert!(!places.pulled(&mark(7, 5), 5), "6 came meanwhile");
+        assert!(!places.pulled(5, &mark(7, 5), (7, 5)), "6 came meanwhile");
         assert_eq!(places.offer(&mark(7, 7)), Verdict::Pulling);
-        assert!(places.pulled(&mark(7, 7), 7));
+        assert!(places.pulled(5, &mark(7, 7), (7, 7)));
         assert_eq!(places.offer(&mark(7, 8)), Verdict::Next);
-        assert!(places.pulled(&mark(7, 5), 0), "an old range changes nothing");
+        assert!(places.pulled(5, &mark(7, 5), (0, 0)), "an old range changes nothing");
+        assert_eq!(places.offer(&mark(7, 8)), Verdict::Stale);
+    }
+
+    #[test]
+    fn a_range_that_was_not_asked_for_moves_only_what_it_continues() {
+        let mut places = behind(7, 4);
+        places.pulled(7, &mark(7, 8), (0, 0));
+        assert_eq!(places.offer(&mark(7, 5)), Verdict::Next, "5 and 6 are still to come");
+        places.pulled(6, &mark(9, 8), (0, 0));
+        assert_eq!(places.offer(&mark(9, 9)), Verdict::OtherHistory, "still to be told");
+        places.pulled(6, &mark(7, 8), (0, 0));
         assert_eq!(places.offer(&mark(7, 8)), Verdict::Stale);
     }
 
@@ -322,7 +343,7 @@ mod tests {
         let mut places = behind(7, 4);
         places.pull(&mark(0, 0).conversation, 7, 9);
         let known = places.known_top(&mark(0, 0).conversation);
-        assert!(places.pulled(&mark(7, 6), known));
+        assert!(places.pulled(5, &mark(7, 6), known));
     }
 
     #[test]

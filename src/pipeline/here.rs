@@ -38,7 +38,7 @@ impl Ports {
 
     /// Begins to hand over: `front` first, and then what comes behind `start`.
     pub(crate) fn open(&self, peer: &Peer, front: Vec<Frame>, start: Start) {
-        for mark in peer.outbox.open(front, start) {
+        for mark in peer.outbox.open(front, start, peer.limits()) {
             self.hub.gaps.note(&mark.conversation, monotonic_ms(), None);
         }
     }

@@ -6,6 +6,9 @@
 //! RETRY_LATER, and with it everything behind it from the same connection to
 //! the same conversation.
 
+#[cfg(feature = "planted-bugs")]
+mod early;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -157,6 +160,8 @@ impl Lane {
     /// One round trip: what was stored is acknowledged and delivered, what
     /// got no answer is left in `unknown`.
     async fn append(&mut self, batch: Vec<Pending>, unknown: &mut Vec<Pending>) {
+        #[cfg(feature = "planted-bugs")]
+        self.ports.deliver(&early::early(&batch)).await;
         let level = self.ports.store.level();
         metrics().ack_level.set(level);
         let started = Instant::now();
@@ -273,6 +278,8 @@ fn conclude(
         level,
         ..Ack::default()
     };
+    #[cfg(feature = "planted-bugs")]
+    crate::planted::stored(&ack.conversation_id, epoch, seq);
     if duplicate { &metrics().messages_duplicate } else { &metrics().messages_stored }.increment(1);
     let except = match &request.origin {
         Origin::Peer { peer, .. } => Some(Arc::clone(peer)),

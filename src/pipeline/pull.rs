@@ -134,14 +134,20 @@ impl Ports {
             Direction::Forward => request.from_seq.max(since + 1),
             Direction::Backward => request.from_seq,
         };
-        let limit = limit + usize::from(proved);
-        let span = Span { from, limit, max_bytes, direction: request.direction() };
+        let span =
+            Span { from, limit: limit + usize::from(proved), max_bytes, direction: request.direction() };
         let mut page = self.store.page(&conversation, span).await?;
         metrics().pulls_store.increment(1);
         if proved {
             self.prove(&conversation, request, &page).await?;
             page.messages.retain(|message| message.seq >= request.from_seq);
+            if page.messages.is_empty() && page.has_more {
+                // The proof left no room for what was asked for.
+                page = self.store.page(&conversation, Span { from: request.from_seq, limit, ..span }).await?;
+            }
         }
+        // What was appended between the two reads of the store.
+        page.top = page.messages.iter().map(|message| message.seq).fold(page.top, i64::max);
         let page = seen_since(page, since, request.direction());
         self.answer_sync(peer, trace_id, request, &conversation, page, known).await;
         Ok(())
@@ -171,7 +177,7 @@ impl Ports {
         request: &SyncReq,
         limit: usize,
         max_bytes: usize,
-        known: i64,
+        known: (u64, i64),
     ) -> Option<Page> {
         if request.direction() != Direction::Forward || !conversation.is_group() {
             return None;
@@ -180,7 +186,7 @@ impl Ports {
         let since = room.since(peer.identity.user)?;
         let tail = room.tail(request.from_seq).filter(|_| request.from_seq > since)?;
         let (first, last) = (tail.first()?.0.clone(), tail.last()?.0.clone());
-        if last.seq < known || (names_history(request) && request.epoch != first.epoch) {
+        if (last.epoch, last.seq) < known || names_history(request) && request.epoch != first.epoch {
             return None;
         }
         let mut bytes = 0;
@@ -201,10 +207,10 @@ impl Ports {
         request: &SyncReq,
         conversation: &ConversationId,
         page: Page,
-        known: i64,
+        known: (u64, i64),
     ) {
         let Page { epoch, messages, top, first_available, has_more } = page;
-        let last = messages.last().map(|last| message_id(&last.server_msg_id));
+        let last = messages.last().filter(|last| last.seq == top).map(|last| message_id(&last.server_msg_id));
         let response = |messages, has_more| SyncResp {
             request_id: request.request_id.clone(),
             conversation_id: request.conversation_id.clone(),
@@ -222,7 +228,7 @@ impl Ports {
             None => self.id_at_top(conversation, top).await,
         };
         let mark = Mark { conversation: conversation.clone(), epoch, seq: top, id };
-        peer.outbox.pulled(&mark, known, peer.limits(), |more| {
+        peer.outbox.pulled(request.from_seq, &mark, known, peer.limits(), |more| {
             frame(trace_id, Payload::SyncResp(response(messages, more)))
         });
     }

@@ -101,7 +101,7 @@ impl Ports {
         if !self.hub.gaps.held(conversation).is_empty() && self.release(conversation) {
             return Ok(());
         }
-        let place = |peer: Arc<Peer>| peer.outbox.place(conversation).map(|place| (peer, place));
+        let place = |peer: Arc<Peer>| self.visible_place(conversation, &peer).map(|place| (peer, place));
         let places: Vec<(Arc<Peer>, Place)> =
             self.connections_in(conversation).into_iter().filter_map(place).collect();
         let Some(from) = places.iter().map(|(_, place)| place.seq).min() else {
@@ -146,6 +146,18 @@ impl Ports {
         let held = self.hub.gaps.close(conversation);
         self.offer_held(conversation, &held, Some((page.epoch, page.top)));
         Ok(())
+    }
+
+    /// A place, behind all that is none of the user's.
+    fn visible_place(&self, conversation: &ConversationId, peer: &Peer) -> Option<Place> {
+        let place = peer.outbox.place(conversation)?;
+        let room = self.hub.rooms.get(conversation);
+        let since = room.and_then(|room| room.since(peer.identity.user)).unwrap_or(0);
+        if place.seq >= since {
+            return Some(place);
+        }
+        let to = (place.epoch, since, 0);
+        peer.outbox.move_place(conversation, &place, to).then(|| Place::new(conversation, to.0, to.1, to.2))
     }
 }
 

@@ -73,16 +73,16 @@ impl Ports {
         let from = if hidden { since.saturating_add(1) } else { position.seq };
         // The message at the position comes along, as its proof. Nothing more
         // is read than there is room for.
-        let limit = if *budget == 0 { 1 } else { MAX_MESSAGES + 1 };
+        let limit = if *budget == 0 { 1 } else { MAX_MESSAGES + usize::from(!hidden) };
         let span = Span { from, limit, max_bytes: *budget, direction: Direction::Forward };
         let page = self.store.page(&conversation, span).await?;
         let id = message_id(&position.server_msg_id);
         let place = Place::new(&conversation, position.epoch, position.seq, id);
         let proof = if hidden { Some(Proof::Valid) } else { prove_against(&place, &page) };
+        // He goes on behind what is none of his.
+        let have = if hidden { (since, 0) } else { (position.seq, id) };
         match proof {
-            Some(Proof::Valid) => {
-                Ok(answer(&conversation, from.max(1), page, budget, start, (position.seq, id)))
-            }
+            Some(Proof::Valid) => Ok(answer(&conversation, from.max(1), page, budget, start, have)),
             None => Ok(hint(&conversation, page.epoch, page.top, start)),
             Some(proof) => {
                 let current = current(&self.store, &conversation).await?;

@@ -15,43 +15,46 @@
 local meta = redis.call('HMGET', KEYS[2], 'top', 'epoch', 'replid', 'blocked', 'mver', 'members')
 local top, epoch, mver = tonumber(meta[1] or '0'), meta[2], meta[5]
 local group, blocked = KEYS[7], meta[4] and meta[4] ~= '0'
-local now
-local function ms()
-  if not now then
-    local time = redis.call('TIME')
-    now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local refusal
+if group or blocked then
+  -- Once per sender.
+  local refusals, now = {}, nil
+  local function ms()
+    if not now then
+      local time = redis.call('TIME')
+      now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+    end
+    return now
   end
-  return now
-end
--- Once per sender.
-local refusals = {}
-local function refusal(from)
-  local refused = refusals[from]
-  if refused ~= nil then return refused end
-  refused = false
-  if group and not mver then
-    refused = {3, '0', '', '0', '0'}
-  elseif from ~= '0' then
-    if blocked and redis.call('SISMEMBER', KEYS[6], from) == 1 then
-      refused = {5, '0', '', '0', '0'}
-    elseif group then
-      local member = redis.call('HGET', KEYS[7], from)
-      local muted = member and string.match(member, '|(%d+)$')
-      if not member then
-        refused = {3, '0', '', '0', '0'}
-      elseif muted ~= '0' and tonumber(muted) > ms() then
-        refused = {4, muted, '', '0', '0'}
+  refusal = function(from)
+    local refused = refusals[from]
+    if refused ~= nil then return refused end
+    refused = false
+    if group and not mver then
+      refused = {3, '0', '', '0', '0'}
+    elseif from ~= '0' then
+      if blocked and redis.call('SISMEMBER', KEYS[6], from) == 1 then
+        refused = {5, '0', '', '0', '0'}
+      elseif group then
+        local member = redis.call('HGET', KEYS[7], from)
+        local muted = member and string.match(member, '|(%d+)$')
+        if not member then
+          refused = {3, '0', '', '0', '0'}
+        elseif muted ~= '0' and tonumber(muted) > ms() then
+          refused = {4, muted, '', '0', '0'}
+        end
       end
     end
+    refusals[from] = refused
+    return refused
   end
-  refusals[from] = refused
-  return refused
 end
 local created = not epoch
 local raised = epoch and meta[3] ~= ARGV[2]
+local micros
 if raised or created then
   local time = redis.call('TIME')
-  local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
   epoch = string.format('%.0f', math.max(tonumber(epoch or '0') + 1, micros))
 end
 local replies, last, told = {0, 0}, nil, false
@@ -67,7 +70,7 @@ for i = 3, #ARGV, 6 do
     -- Also where the sender may no longer: it is in the log.
     reply, told = {1, s, original, epoch, t}, true
   else
-    reply = refusal(from) or seen and {2, '0', '', '0', '0'}
+    reply = refusal and refusal(from) or seen and {2, '0', '', '0', '0'}
   end
   if not reply then
     top = top + 1
@@ -82,11 +85,12 @@ for i = 3, #ARGV, 6 do
   replies[#replies + 1] = reply
 end
 if last then
-  redis.call('HSET', KEYS[2], 'top', string.format('%.0f', top), 'last', last, 'epoch', epoch, 'replid', ARGV[2])
-  if created then redis.call('HSET', KEYS[2], 'created', string.format('%.0f', ms())) end
+  redis.call('HSET', KEYS[2], 'top', string.format('%.0f', top), 'last', last)
   redis.call('EXPIRE', KEYS[3], ARGV[1])
-elseif told and raised then
+end
+if told and (created or raised) then
   redis.call('HSET', KEYS[2], 'epoch', epoch, 'replid', ARGV[2])
+  if created then redis.call('HSET', KEYS[2], 'created', string.format('%.0f', math.floor(micros / 1000))) end
 end
 if raised and told then replies[1] = 1 end
 if group and told then replies[2] = {mver, meta[6], redis.call('HGETALL', KEYS[8])} end

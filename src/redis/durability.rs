@@ -141,6 +141,10 @@ impl Known {
 
     /// What stands behind an ack.
     pub(super) fn assurance(self, wanted: Durability, settled: bool) -> Assurance {
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::has(crate::planted::Bug::AckBeforeDurable) {
+            return Assurance { level: 2, wait: Wait::Nothing, short: None, settled };
+        }
         let (local, wait) = match (self.disk, self.waitaof) {
             (Disk::Always, _) => (2, Wait::Nothing),
             (Disk::Soon, Seen::Yes) => (2, Wait::Aof(0)),

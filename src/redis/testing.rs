@@ -1,5 +1,7 @@
 //! A real Redis for tests, on an ephemeral port, gone with the value.
 
+pub(crate) mod servers;
+
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -7,13 +9,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Client, Keys};
-use crate::config::{Durability, RedisConfig, Secret};
+pub(crate) use crate::config::Durability;
+use crate::config::{RedisConfig, Secret};
 
 pub(crate) struct TestRedis {
     child: Child,
     port: u16,
     pub(crate) url: String,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl TestRedis {
@@ -27,7 +30,7 @@ impl TestRedis {
         let dir = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Self::spawn(binary, port, &dir, settings);
-        Self { child, port, url: format!("redis://127.0.0.1:{port}"), dir }
+        Self { child, port, url: format!("redis://127.0.0.1:{port}"), _dir: dir }
     }
 
     fn spawn(binary: &str, port: u16, dir: &tempfile::TempDir, settings: &[&str]) -> Child {
@@ -48,12 +51,6 @@ impl TestRedis {
         child
     }
 
-    /// Killed, and another server on the same port and in the same directory.
-    pub(crate) fn restart_with(&mut self, binary: &str, settings: &[&str]) {
-        self.stop();
-        self.child = Self::spawn(binary, self.port, &self.dir, settings);
-    }
-
     /// Killed, for good.
     pub(crate) fn stop(&mut self) {
         let _ = self.child.kill();
@@ -63,11 +60,6 @@ impl TestRedis {
     /// Frozen: connections stay open and nothing is answered.
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
-    }
-
-    /// Where it writes.
-    pub(crate) fn dir(&self) -> &std::path::Path {
-        self.dir.path()
     }
 
     pub(crate) fn port(&self) -> u16 {

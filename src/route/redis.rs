@@ -67,6 +67,10 @@ impl RedisRoutes {
     }
 
     pub(super) async fn unbind(&self, bindings: &[Binding]) -> Result<Vec<bool>, RouteError> {
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::has(crate::planted::Bug::PlainUnbind) {
+            return self.erase(bindings).await;
+        }
         let call = |b: &Binding| {
             Call::new(&UNBIND, &[self.keys.route(b.user), self.keys.devices(b.user)])
                 .arg(b.device.as_str())
@@ -82,6 +86,19 @@ impl RedisRoutes {
             Err(error) => skip(Some(binding.user), error).map(|()| false),
         };
         bindings.iter().zip(replies).map(removed).collect()
+    }
+
+    /// The planted bug *plain unbind*: late, and whoever's the route is by then.
+    #[cfg(feature = "planted-bugs")]
+    async fn erase(&self, bindings: &[Binding]) -> Result<Vec<bool>, RouteError> {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let erase = |b: &Binding| {
+            let mut command = redis::cmd("DEL");
+            command.arg(self.keys.route(b.user)).arg(self.keys.devices(b.user));
+            command
+        };
+        self.client.pipeline(bindings.iter().map(erase).collect()).await?;
+        Ok(vec![true; bindings.len()])
     }
 
     pub(super) async fn query(&self, users: &[UserId]) -> Result<Vec<Route>, RouteError> {

@@ -267,10 +267,7 @@ impl Metrics {
                 "Failures of the embedded store's disk.",
             ),
             ack_level: gauge("tidegate_ack_level", "Level at which sends are acknowledged: 1, 2 or 3."),
-            unconfirmed: counter(
-                "tidegate_store_unconfirmed_total",
-                "Batches of appends not acknowledged for want of their level.",
-            ),
+            unconfirmed: counter("tidegate_store_unconfirmed_total", "Batches whose level is not confirmed."),
             retention_messages: counter(
                 "tidegate_retention_messages_total",
                 "Messages removed, past their time.",

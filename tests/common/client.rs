@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use tidegate::proto::envelope::Payload;
 use tidegate::proto::{Ack, Envelope, Push, Ready, SendMessageReq, SyncReq};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -56,8 +56,25 @@ impl Client {
 
     /// The handshake, which may be refused: then the status is the error.
     pub async fn try_open(gateway: &Gateway, target: &str, headers: &[(&str, &str)]) -> Result<Self, String> {
-        let request = request(gateway, target, headers);
         let stream = TcpStream::connect(gateway.listen).await.unwrap();
+        Self::try_open_over(stream, gateway, target, headers).await
+    }
+
+    /// The same with so little room that what is not read waits at the gateway.
+    pub async fn open_narrow(gateway: &Gateway, target: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let stream = socket.connect(gateway.listen).await.unwrap();
+        Self::try_open_over(stream, gateway, target, &[]).await.unwrap()
+    }
+
+    async fn try_open_over(
+        stream: TcpStream,
+        gateway: &Gateway,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, String> {
+        let request = request(gateway, target, headers);
         stream.set_nodelay(true).unwrap();
         let handshake = tokio_tungstenite::client_async(request, stream);
         let socket = match super::within("a handshake", SOON, handshake).await {
@@ -204,6 +221,15 @@ impl Client {
             if !page.has_more {
                 return all;
             }
+        }
+    }
+
+    /// The first live message that came and was not asked for yet.
+    pub fn take_push(&mut self) -> Option<Push> {
+        let is_push = |frame: &Frame| matches!(payload_of(frame), Some(Payload::Push(_)));
+        match self.inbox.remove(self.inbox.iter().position(is_push)?) {
+            Frame::Envelope(Envelope { payload: Some(Payload::Push(push)), .. }) => Some(push),
+            other => panic!("not a push: {other:?}"),
         }
     }
 

@@ -1,7 +1,9 @@
 //! What a client may wait for, by name.
 
 use tidegate::proto::envelope::Payload;
-use tidegate::proto::{Ack, AckStatus, Error, ErrorCode, Kick, KickReason, Push};
+use tidegate::proto::{
+    Ack, AckStatus, ConversationHint, Error, ErrorCode, Kick, KickReason, Push, SyncReq, SyncResp,
+};
 
 use super::Client;
 
@@ -13,6 +15,41 @@ impl Client {
             |payload| if let Payload::Push(push) = payload { Some(push.clone()) } else { None },
         )
         .await
+    }
+
+    /// The hint to pull a conversation.
+    pub async fn expect_hint(&mut self, conversation: &str) -> ConversationHint {
+        self.expect(&format!("a hint for {conversation}"), |payload| match payload {
+            Payload::Hint(hint) => (hint.conversation_id == conversation).then(|| hint.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// A range, read once.
+    pub async fn sync(&mut self, request: SyncReq) -> SyncResp {
+        let request_id = format!("{}-{}", request.conversation_id, request.from_seq);
+        self.send(Payload::Sync(SyncReq { request_id: request_id.clone(), ..request })).await;
+        self.expect("a range", |payload| match payload {
+            Payload::SyncResp(range) => (range.request_id == request_id).then(|| range.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Everything of a conversation from `from_seq` on, until there is no more.
+    pub async fn pull_from(&mut self, conversation: &str, mut from_seq: i64) -> Vec<Push> {
+        let mut all = Vec::new();
+        loop {
+            let conversation_id = conversation.to_owned();
+            let range = self.sync(SyncReq { conversation_id, from_seq, limit: 100, ..SyncReq::default() });
+            let range = range.await;
+            all.extend(range.messages);
+            if !range.has_more {
+                return all;
+            }
+            from_seq = all.last().map_or(from_seq, |last| last.seq + 1);
+        }
     }
 
     /// The answer to the message of this id.

@@ -1,7 +1,9 @@
-//! A real redis-server of the test's own: nothing persisted, so a restart is
-//! an empty one.
+//! A real redis-server of the test's own: nothing persisted unless asked for,
+//! so a restart is an empty one.
 
+use std::fs;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,16 +18,42 @@ const START: Duration = Duration::from_secs(10);
 pub struct Redis {
     port: u16,
     dir: TempDir,
+    /// Beyond what every server here is started with.
+    options: Vec<String>,
     child: Option<Child>,
 }
 
 impl Redis {
     /// Starts one and waits for its PONG.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one with an append-only file, fsynced `always` or `everysec`.
+    pub async fn start_durable(fsync: &str) -> Self {
+        Self::start_with(&["--appendonly", "yes", "--appendfsync", fsync]).await
+    }
+
+    /// Starts a copy of this one and waits until it has everything.
+    pub async fn replica(&self) -> Self {
+        let port = self.port.to_string();
+        let options = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
+        let replica = Self::start_with(&options).await;
+        super::eventually("the replica is in sync", START, || async {
+            let info: String = replica.query(&["INFO", "replication"]).await;
+            info.contains("master_link_status:up").then_some(())
+        })
+        .await;
+        replica
+    }
+
+    /// Starts one with further options.
+    pub async fn start_with(options: &[&str]) -> Self {
         // A port found free may be taken a moment later: another is tried then.
         for _ in 0..5 {
             let port = free_port();
-            let mut redis = Self { port, dir: tempfile::tempdir().unwrap(), child: None };
+            let options = options.iter().map(|&option| option.to_owned()).collect();
+            let mut redis = Self { port, dir: tempfile::tempdir().unwrap(), options, child: None };
             if redis.try_start_again().await {
                 return redis;
             }
@@ -38,7 +66,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Ends the server at once; what it held is gone.
+    /// Ends the server at once; what it did not write is gone.
     pub fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -46,13 +74,54 @@ impl Redis {
         }
     }
 
+    /// Makes a replica fall behind from here on.
+    pub async fn lag(&self) {
+        let _: String = self.query(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    }
+
+    /// Ends `primary` at once, and takes its place and address.
+    pub async fn replace(&mut self, primary: &mut Self) {
+        primary.stop();
+        let _: String = self.query(&["REPLICAOF", "NO", "ONE"]).await;
+        let _: String = self.query(&["CONFIG", "SET", "port", &primary.port.to_string()]).await;
+        self.port = primary.port;
+    }
+
     /// Starts an empty server on the same port.
     pub async fn start_empty(&mut self) {
+        assert!(self.options.is_empty(), "this one may remember");
+        self.start_again().await;
+    }
+
+    /// Starts the server again on the same port, with what it wrote.
+    pub async fn start_again(&mut self) {
         assert!(self.child.is_none(), "stop it first");
         let end = Instant::now() + START;
         while !self.try_start_again().await {
             assert!(Instant::now() < end, "redis-server does not come back on port {}", self.port);
         }
+    }
+
+    /// Cuts `bytes` off the end of the append-only file, as a power cut does
+    /// with what was not fsynced.
+    pub fn cut_log(&self, bytes: u64) {
+        assert!(self.child.is_none(), "stop it first");
+        let newest: PathBuf = fs::read_dir(self.dir.path().join("appendonlydir"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_string_lossy().ends_with(".incr.aof"))
+            .max()
+            .expect("an append-only file");
+        let file = fs::File::options().write(true).open(newest).unwrap();
+        file.set_len(file.metadata().unwrap().len().saturating_sub(bytes)).unwrap();
+    }
+
+    /// Takes the place of `other`, which was stopped: serves on its port.
+    pub async fn take_over(&mut self, other: &Self) {
+        assert!(other.child.is_none(), "stop it first");
+        let port = other.port.to_string();
+        let _: () = self.query(&["CONFIG", "SET", "port", &port]).await;
+        self.port = other.port;
     }
 
     /// Freezes the server: connections stay open and nothing is answered.
@@ -85,6 +154,7 @@ impl Redis {
         let mut child = Command::new("redis-server")
             .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
             .arg(self.dir.path())
+            .args(&self.options)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -20,8 +20,10 @@ mod bus;
 mod closes;
 mod copies;
 mod frames;
+mod groups;
 mod messages;
 mod outages;
+mod readers;
 mod reconciles;
 mod retention;
 mod scrape;
@@ -50,6 +52,10 @@ const MOVED: &[&[Series]] = &[
     copies::COPIES,
     copies::GAUGES,
     copies::SLOW,
+    readers::BEHIND,
+    readers::HOLED,
+    groups::MEMBERS,
+    groups::BUSY,
     bus::CROSSING,
     bus::FORGED,
     bus::FULL,
@@ -62,6 +68,7 @@ const MOVED: &[&[Series]] = &[
     outages::STOLEN,
     outages::HANGING,
     outages::RAISED,
+    outages::UNCONFIRMED,
     retention::RETENTION,
 ];
 

@@ -3,7 +3,7 @@
 use crate::common::payload::{frame, typing};
 use crate::common::{Client, Gateway, Options, Redis, eventually, secs};
 use crate::scrape::{Metrics, Series};
-use tidegate::proto::KickReason;
+use tidegate::proto::{ErrorCode, KickReason};
 
 pub(crate) const WELL: &[Series] = &[
     "tidegate_redis_commands_total",
@@ -31,6 +31,7 @@ pub(crate) const LEASE: &[Series] = &["tidegate_lease_lost_total", "tidegate_rou
 const REFRESH_REFUSED: Series = "tidegate_route_operations_total{operation=refresh,result=refused}";
 const UNBIND_REFUSED: Series = "tidegate_route_operations_total{operation=unbind,result=refused}";
 pub(crate) const RAISED: &[Series] = &["tidegate_conversation_epochs_raised_total"];
+pub(crate) const UNCONFIRMED: &[Series] = &["tidegate_store_unconfirmed_total"];
 pub(crate) const STOLEN: &[Series] = &[REFRESH_REFUSED, UNBIND_REFUSED];
 pub(crate) const HANGING: &[Series] =
     &["tidegate_dropped_total{reason=relay_queue_full}", "tidegate_dropped_total{reason=report_queue_full}"];
@@ -96,6 +97,34 @@ async fn a_history_that_may_have_lost_messages_is_counted() {
     let after = phone.store_text(CHAT, "m-2", "y").await;
     assert!(after.seq == before.seq + 1 && after.epoch > before.epoch);
     metrics.moved(RAISED).await;
+}
+
+#[tokio::test]
+async fn sends_below_the_configured_level_are_counted() {
+    let redis = Redis::start().await;
+    for (setting, value) in [("appendonly", "yes"), ("appendfsync", "always")] {
+        let _: String = redis.query(&["CONFIG", "SET", setting, value]).await;
+    }
+    let options = Options::cluster(&redis, "gw-a").env("TIDEGATE_STORE_LEVEL", "2");
+    let gateway = Gateway::start(options).await;
+    let metrics = Metrics::of(&gateway).await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    assert_eq!(phone.store_text(CHAT, "m-1", "x").await.level, 2);
+    let _: String = redis.query(&["CONFIG", "SET", "appendfsync", "everysec"]).await;
+    metrics.becomes_within("tidegate_ack_level", 1.0, secs(20)).await;
+    phone.send_text(CHAT, "m-2", "y").await;
+    assert_eq!(phone.expect_failed("m-2").await, ErrorCode::RetryLater);
+    metrics.moved(UNCONFIRMED).await;
+    let ready = gateway.http().get("/readyz").await;
+    let body = String::from_utf8(ready.body.to_vec()).unwrap();
+    assert!(
+        ready.status == 503 && body.contains("store.level 2 is configured, this Redis confirms 1"),
+        "{body}"
+    );
+
+    let _: String = redis.query(&["CONFIG", "SET", "appendfsync", "always"]).await;
+    metrics.becomes("tidegate_ack_level", 2.0).await;
+    assert_eq!(phone.store_text(CHAT, "m-3", "z").await.level, 2);
 }
 
 #[tokio::test]

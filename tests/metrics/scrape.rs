@@ -92,6 +92,7 @@ impl Metrics {
                 + now.get("tidegate_messages_in_flight");
             let copies = now.get("tidegate_copies_written_total")
                 + now.get("tidegate_copies_queued")
+                + now.get("tidegate_copies_replaced_by_hint_total")
                 + now.sum("tidegate_copies_dropped_total");
             let received = now.get("tidegate_messages_received_total");
             let enqueued = now.get("tidegate_copies_enqueued_total");

@@ -1,5 +1,14 @@
 //! Appending: one script call per conversation and batch, so that either all
 //! of its messages are stored, in order, or none.
+//!
+//! Per message: three look-ups of its id, XADD, and the id kept; per call:
+//! HMGET and HSET of `meta`, EXPIRE, and of a group each sender's entry and
+//! the gateways. Two ZADD once a minute where two users talk. A wait for the
+//! disk or a replica is one write, one wait and one INFO per round, of
+//! everybody.
+//!
+//! A remembered id takes 150 bytes of Redis (100 as long as a conversation
+//! has no more than 512 of them), by MEMORY USAGE, and stays 7 to 14 days.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -129,7 +129,7 @@ impl RedisStore {
         let wanted = span.limit.saturating_add(1);
         let step = wanted.min(STEP);
         let mut replies = self
-            .ask(vec![meta, first(&log), range(&log, span.direction, span.from, step)])
+            .ask(vec![meta.clone(), first(&log), range(&log, span.direction, span.from, step)])
             .await?
             .into_iter();
         let mut reply = || replies.next().ok_or(StoreError::Unavailable);
@@ -142,8 +142,15 @@ impl RedisStore {
         while fetched == asked && entries.len() < wanted && bytes(&entries) <= span.max_bytes {
             let Some(next) = next_from(&entries, span.direction) else { break };
             asked = (wanted - entries.len()).min(STEP);
-            let more = self.ask(vec![range(&log, span.direction, next, asked)]).await?.pop();
-            let more: Entries = parse(more.ok_or(StoreError::Unavailable)?)?;
+            let step = vec![meta.clone(), range(&log, span.direction, next, asked)];
+            let mut replies = self.ask(step).await?.into_iter();
+            let mut reply = || replies.next().ok_or(StoreError::Unavailable);
+            let (_, now): (Option<i64>, Option<u64>) = parse(reply()?)?;
+            if now != epoch {
+                // Half of it would be of another history.
+                return Err(StoreError::Unavailable);
+            }
+            let more: Entries = parse(reply()?)?;
             fetched = more.len();
             entries.extend(more);
         }
