@@ -23,7 +23,7 @@ use common::{Client, Gateway, Options, Redis, secs};
 use crowd::Crowd;
 use serde_json::json;
 use tidegate::proto::ErrorCode;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
 const ALL: &str = "g:all";
 /// Online at once: with the gateway's own sockets below its 20,000
@@ -78,12 +78,12 @@ async fn rested<F: Future<Output = u64>>(ask: impl Fn() -> F) -> u64 {
 }
 
 /// One crowd at a time: each needs most of the process's descriptors.
-static TURN: Mutex<()> = Mutex::const_new(());
+static TURN: Semaphore = Semaphore::const_new(1);
 
 /// One message to everybody, all of whom confirm it; `most` = bus messages
 /// that it may take.
 async fn one_to_all(gateways: &[&Gateway], redis: Option<&Redis>, most: u64) {
-    let _turn = TURN.lock().await;
+    let _turn = TURN.acquire().await.unwrap();
     make(gateways[0], MANY).await;
     let mut one = Client::connect(gateways[0], 1, "phone").await;
     let mut crowd = Crowd::connect(gateways, 2..=MANY).await;

@@ -39,7 +39,7 @@ pub(super) struct Member {
     peer: Peer,
     group: Arc<str>,
     reads: bool,
-    arrivals: mpsc::UnboundedSender<Copy>,
+    arrivals: mpsc::Sender<Copy>,
     last: i64,
     /// When to come for what was only announced.
     pull_at: Option<Instant>,
@@ -48,12 +48,7 @@ pub(super) struct Member {
 
 impl Member {
     /// Of a connection just opened, to a group without a message.
-    pub(super) const fn new(
-        peer: Peer,
-        group: Arc<str>,
-        reads: bool,
-        arrivals: mpsc::UnboundedSender<Copy>,
-    ) -> Self {
+    pub(super) const fn new(peer: Peer, group: Arc<str>, reads: bool, arrivals: mpsc::Sender<Copy>) -> Self {
         Self { peer, group, reads, arrivals, last: 0, pull_at: None, faults: 0 }
     }
 
@@ -91,7 +86,7 @@ impl Member {
             *faults += u64::from(seq != *last + 1);
             *last = seq.max(*last);
             // Nobody waits for the last ones any more.
-            let _ = arrivals.send(Copy { seq, at });
+            let _ = arrivals.try_send(Copy { seq, at });
         };
         peer.each(|payload| {
             match payload {

@@ -90,7 +90,8 @@ impl Group {
 
         let mut sender = peers.next().context("nobody sends")?;
         let (phase, phases) = watch::channel(Phase::Listen);
-        let (arrivals, mut copies) = mpsc::unbounded_channel();
+        // Room for all copies of one message: nobody has to wait.
+        let (arrivals, mut copies) = mpsc::channel(2 * usize::try_from(online)?);
         let mut members = JoinSet::new();
         let group_id: Arc<str> = group.into();
         for (index, peer) in (1_u32..).zip(peers) {
@@ -144,7 +145,7 @@ impl Group {
         number: u32,
         receivers: u32,
         sender: &mut Peer,
-        copies: &mut mpsc::UnboundedReceiver<Copy>,
+        copies: &mut mpsc::Receiver<Copy>,
         seen: &mut FanOut,
     ) -> Result<()> {
         let begin = Instant::now();
