@@ -7,7 +7,7 @@
 //! | `frame`, `peer` | the client: prebuilt frames, one raw socket |
 //! | `opening`, `pace` | many clients at once, and when each sends |
 //! | `server` | the server's CPU and memory, from `/proc` |
-//! | `connect`, `heartbeat`, `p2p` | the scenarios |
+//! | `connect`, `heartbeat`, `p2p`, `group` | the scenarios |
 //! | `verdict` | what p2p messages must have been |
 //! | `history` | what clients saw, and whether the delivery promise was kept |
 //! | `check` | clients that write down what they see, and their scenario |
@@ -20,6 +20,7 @@
 pub mod check;
 mod connect;
 mod frame;
+mod group;
 mod heartbeat;
 pub mod history;
 mod opening;
@@ -85,6 +86,8 @@ enum Scenario {
     Heartbeat(heartbeat::Heartbeat),
     /// Pairs: one side sends, the other receives; every message is accounted for.
     P2p(p2p::P2p),
+    /// A large group: one message to everybody at a time.
+    Group(group::Group),
     /// Pairs that talk both ways, reconnect and repeat; every message is
     /// checked against what everybody saw.
     Check(check::Check),
@@ -95,6 +98,7 @@ enum Scenario {
 struct Stage {
     targets: Targets,
     servers: Servers,
+    admins: Vec<String>,
     first_user: u64,
     opening: u32,
 }
@@ -148,6 +152,7 @@ fn run(arguments: &Arguments) -> Result<Outcome> {
             let (first_user, opening) = (common.first_user, common.opening);
             anyhow::Ok(Stage {
                 servers: Servers::find(&common.admin).await?,
+                admins: common.admin.clone(),
                 targets: targets.clone(),
                 first_user,
                 opening,
@@ -157,6 +162,7 @@ fn run(arguments: &Arguments) -> Result<Outcome> {
             Scenario::Connect(scenario) => scenario.run(stage.await?).await?,
             Scenario::Heartbeat(scenario) => scenario.run(stage.await?).await?,
             Scenario::P2p(scenario) => scenario.run(stage.await?).await?,
+            Scenario::Group(scenario) => scenario.run(stage.await?).await?,
             Scenario::Check(scenario) => {
                 return Ok(Outcome::Judged(scenario.run(&targets, common.first_user).await?));
             }

@@ -32,6 +32,8 @@ use crate::wire::pb::{Ack, AckStatus, Envelope, Receipt};
 use crate::wire::{Payload, reply};
 
 const QUEUE: usize = 16_384;
+/// Part of the queue that only what was read may fill.
+const KEPT_FOR_READ: usize = QUEUE / 4;
 const BATCH: usize = 512;
 /// Most positions waiting to be written.
 const MAX_PENDING: usize = 100_000;
@@ -49,9 +51,12 @@ pub(crate) struct Report {
 }
 
 impl Pipeline {
-    /// Queues news. A full queue drops it: the next one is cumulative.
+    /// Queues news. A full queue drops it: the next one is cumulative. What
+    /// was only received gives way first: there may be no next one of what was
+    /// read.
     pub(crate) fn acknowledge(&self, report: Report) {
-        if self.reports.try_send(report).is_err() {
+        let crowded = report.progress.read == 0 && self.reports.capacity() < KEPT_FOR_READ;
+        if crowded || self.reports.try_send(report).is_err() {
             metrics().dropped_report_full.increment(1);
         }
     }
