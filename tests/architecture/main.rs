@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 /// Each folder and all it may import. `lib.rs` and `main.rs` are free.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("types", &[]),
+    // Only in builds that are wrong on purpose.
+    ("planted", &[]),
     ("task", &[]),
     ("telemetry", &["types"]),
     ("config", &["types"]),
@@ -26,13 +28,25 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("timer", &[]),
     ("message", &["types", "wire"]),
     ("hub", &["types", "telemetry", "message", "wire"]),
-    ("redis", &["types", "telemetry", "config"]),
-    ("route", &["redis", "types", "telemetry"]),
+    ("redis", &["planted", "types", "telemetry", "config"]),
+    ("route", &["planted", "redis", "types", "telemetry"]),
     ("bus", &["redis", "wire", "task", "types", "telemetry"]),
     ("store", &["redis", "wire", "types", "telemetry"]),
     (
         "pipeline",
-        &["hub", "message", "route", "bus", "store", "wire", "task", "types", "telemetry", "config"],
+        &[
+            "planted",
+            "hub",
+            "message",
+            "route",
+            "bus",
+            "store",
+            "wire",
+            "task",
+            "types",
+            "telemetry",
+            "config",
+        ],
     ),
     ("net", &["telemetry"]),
     ("ws", &["types", "config"]),

@@ -1,5 +1,7 @@
 //! Gateways under traffic whose every message is checked.
 
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
