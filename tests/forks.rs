@@ -1,6 +1,13 @@
 //! A store that has lost messages it once acknowledged: whoever had them is
 //! told, and nobody else is.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test says no"
+)]
+
 mod common;
 
 use common::payload::{frame, text, text_of};
@@ -254,7 +261,8 @@ async fn a_wiped_store_begins_anew_for_all() {
 
 #[tokio::test]
 async fn two_gateways_write_one_conversation_and_a_third_device_reads_it_in_order() {
-    const EACH: usize = 300;
+    // Together no more than is filled in where one gateway lags behind.
+    const EACH: usize = 240;
     let redis = Redis::start().await;
     let mut all = Cluster::start(&redis).await;
     let mut tablet = Client::connect(&all.b, 42, "tablet").await;

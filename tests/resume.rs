@@ -1,5 +1,12 @@
 //! A client that comes back and says what it has.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test says no"
+)]
+
 mod common;
 
 use std::time::Duration;

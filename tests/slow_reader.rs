@@ -1,6 +1,14 @@
 //! A socket that is not read for a while: it is told to pull instead of being
 //! pushed to, and costs nobody else anything.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::needless_range_loop,
+    reason = "a panic is how a test says no"
+)]
+
 mod common;
 
 use std::time::Instant;

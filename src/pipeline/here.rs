@@ -138,17 +138,23 @@ impl Ports {
         // Whatever was added meanwhile is offered, too.
         let rest = self.hub.gaps.close(conversation);
         if rest.len() != held.len() {
-            for late in rest {
-                if self.is_newer(conversation, late.mver) {
-                    self.hub.gaps.note(conversation, monotonic_ms(), Some(late));
-                    continue;
-                }
-                let mut early = Early::default();
-                early.offer(&self.connections_for(&late.frame), &late.frame, late.except.as_ref());
-                self.wait_behind(&early, &late.frame, late.except.as_ref());
-            }
+            self.offer_late(conversation, rest);
         }
         true
+    }
+
+    /// Offers messages that came while others were offered; one that is too
+    /// early waits anew.
+    pub(super) fn offer_late(&self, conversation: &ConversationId, late: Vec<Held>) {
+        for late in late {
+            if self.is_newer(conversation, late.mver) {
+                self.hub.gaps.note(conversation, monotonic_ms(), Some(late));
+                continue;
+            }
+            let mut early = Early::default();
+            early.offer(&self.connections_for(&late.frame), &late.frame, late.except.as_ref());
+            self.wait_behind(&early, &late.frame, late.except.as_ref());
+        }
     }
 
     /// Offers messages in order; returns whether none came too early. With a

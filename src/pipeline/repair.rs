@@ -1,6 +1,7 @@
 //! The verb *repair*: what a delivery showed to be missing is read from the
 //! log, once per gateway and conversation.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Ports;
 use super::proof::{current, prove_against};
-use crate::hub::{Frame, Offered, Peer};
+use crate::hub::{Frame, Held, Offered, Peer};
 use crate::message::{Mark, Place, Proof, message_id};
 use crate::store::{Page, Span, StoreError, Top};
 use crate::task::spawn_core;
@@ -114,6 +115,9 @@ impl Ports {
             max_bytes: MAX_BYTES,
             direction: Direction::Forward,
         };
+        // In the log by now, if it is to be found at all; what comes while it
+        // is read may not be.
+        let waiting: HashSet<(u64, i64)> = self.hub.gaps.held(conversation).iter().filter_map(of).collect();
         let page = self.store.page(conversation, span).await?;
         // Read behind it: who was removed before one of these was stored is
         // out by now.
@@ -130,22 +134,25 @@ impl Ports {
         let lost = proofs.iter().any(|(_, _, proof)| !matches!(proof, Some(Proof::Valid) | None));
         let position = if lost { Some(self.resume_point(conversation, &page).await?) } else { None };
         let copies: Vec<(&Push, Frame)> = page.messages.iter().filter_map(copy).collect();
-        let mut hinted = false;
+        let (mut hinted, mut again) = (false, false);
         for (peer, place, proof) in proofs {
             match (proof, &position) {
                 (Some(Proof::Valid), _) => hinted |= !fill(&peer, conversation, &place, &page, &copies),
-                // The page ends before its place.
-                (None, _) => {
-                    peer.hint(conversation, page.epoch, page.top, 0, HintCause::Gap);
-                    hinted = true;
-                }
+                // The page ends before its place: another one begins there.
+                (None, _) => again |= is_behind(&peer, conversation, &page),
                 (Some(proof), Some(position)) => resync(&peer, conversation, &place, proof, position),
                 (Some(_), None) => {}
             }
         }
         if hinted { &metrics().repairs_hinted } else { &metrics().repairs_filled }.increment(1);
         let held = self.hub.gaps.close(conversation);
-        self.offer_held(conversation, &held, Some((page.epoch, page.top)));
+        let was_waiting = |held: &Held| of(held).is_some_and(|mark| waiting.contains(&mark));
+        let (read, late): (Vec<_>, Vec<_>) = held.into_iter().partition(was_waiting);
+        self.offer_held(conversation, &read, Some((page.epoch, page.top)));
+        self.offer_late(conversation, late);
+        if again {
+            self.hub.gaps.note(conversation, monotonic_ms(), None);
+        }
         Ok(())
     }
 
@@ -193,9 +200,20 @@ impl Ports {
     }
 }
 
+/// Epoch and seq of a message that waits.
+fn of(held: &Held) -> Option<(u64, i64)> {
+    held.frame.mark.as_ref().map(|mark| (mark.epoch, mark.seq))
+}
+
 fn copy(push: &Push) -> Option<(&Push, Frame)> {
     let mark = Mark::of(push)?;
     Some((push, Frame::copy(encode(&reply("", Payload::Push(push.clone()))), Arc::new(mark))))
+}
+
+/// Whether a connection has not got to the end of the log as it was read.
+fn is_behind(peer: &Peer, conversation: &ConversationId, page: &Page) -> bool {
+    let place = peer.outbox.place(conversation);
+    place.is_some_and(|place| (place.epoch, place.seq) < (page.epoch, page.top))
 }
 
 /// Hands over what a connection lacks; `false` = it was told to pull.
@@ -209,12 +227,14 @@ fn fill(
     if place.epoch != page.epoch && place.seq > 0 {
         peer.outbox.move_place(conversation, place, (page.epoch, place.seq, place.id));
     }
-    let mut whole = !page.has_more;
+    let mut whole = true;
     for (push, frame) in copies.iter().filter(|(push, _)| push.seq > place.seq) {
         let own = push.from_user_id == peer.identity.user.get()
             && push.from_device_id == peer.identity.device.as_str();
         whole &= !matches!(peer.offer(frame, own), Offered::Hole | Offered::OtherHistory);
     }
+    // What is behind the page may have come meanwhile.
+    whole &= !page.has_more || !is_behind(peer, conversation, page);
     if !whole {
         peer.hint(conversation, page.epoch, page.top, 0, HintCause::Gap);
     }
