@@ -15,6 +15,8 @@
 #[cfg(test)]
 mod conformance;
 mod counter;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod memory;
 mod redis;
 
@@ -50,6 +52,9 @@ pub(crate) enum Bus {
     Memory(MemoryBus),
     /// Redis pub/sub.
     Redis(RedisBus),
+    /// Gateways of one process, and much that goes wrong between them.
+    #[cfg(test)]
+    Faulty(faulty::FaultyBus),
 }
 
 impl Bus {
@@ -59,6 +64,8 @@ impl Bus {
         let queued = match self {
             Self::Memory(bus) => bus.publish(&to, item),
             Self::Redis(bus) => bus.publish(to, item),
+            #[cfg(test)]
+            Self::Faulty(bus) => bus.publish(&to, item),
         };
         if !queued {
             metrics().dropped_bus_full.increment(1);

@@ -1,0 +1,190 @@
+//! What goes wrong while the world runs, and what a gateway does about it once
+//! it learns of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use tokio::time::sleep;
+
+use super::world::{Gateway, Stay, World, groups, user};
+use crate::store::{Changed, MemberChange};
+use crate::types::UserId;
+use crate::wire::pb::bus_item::Item;
+use crate::wire::pb::{ConversationChange, ConversationEvent, Membership};
+use crate::wire::{Payload, reply};
+
+/// Goes on until the world settles.
+pub(super) async fn rage(world: Arc<World>) {
+    for at in 0..world.gateways.len() {
+        tokio::spawn(notice_losses(Arc::clone(&world), at));
+    }
+    while !world.is_settling() {
+        sleep(Duration::from_millis(fastrand::u64(100..1_200))).await;
+        if world.is_settling() {
+            return;
+        }
+        match fastrand::u32(0..6) {
+            0 if world.plan.outages => outage(&world).await,
+            1 if world.plan.damage => damage(&world).await,
+            2..=4 if world.plan.members_change => change_member(&world).await,
+            _ => {}
+        }
+    }
+}
+
+/// The store is away for a while; then each gateway finds its way back.
+async fn outage(world: &Arc<World>) {
+    world.trace.note(None, "-- the store is away".to_owned());
+    world.weather.lock().away = true;
+    sleep(Duration::from_millis(fastrand::u64(50..4_000))).await;
+    world.weather.lock().away = false;
+    world.trace.note(None, "-- the store is back".to_owned());
+    recover_all(world);
+}
+
+pub(super) fn recover_all(world: &Arc<World>) {
+    for at in 0..world.gateways.len() {
+        let world = Arc::clone(world);
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(fastrand::u64(0..1_000))).await;
+            if let Some(gateway) = world.gateways.get(at) {
+                gateway.ports.rebind_all().await;
+                recover(gateway).await;
+            }
+        });
+    }
+}
+
+/// Holes in a source's numbers show within 1-5 s.
+async fn notice_losses(world: Arc<World>, at: usize) {
+    let Some(gateway) = world.gateways.get(at) else { return };
+    let mut known = 0;
+    loop {
+        sleep(Duration::from_millis(fastrand::u64(1_000..2_500))).await;
+        let lost = world.exchange.lost(&gateway.own.id);
+        if lost > known {
+            known = lost;
+            world.trace.note(None, format!("-- {} holds all against the log", gateway.own.id));
+            recover(gateway).await;
+        }
+    }
+}
+
+/// What a gateway does when something may have been lost on the way to it.
+async fn recover(gateway: &Gateway) {
+    let ports = &gateway.ports;
+    ports.rejoin_all().await;
+    let mut users: Vec<UserId> = ports.hub.all().iter().map(|peer| peer.identity.user).collect();
+    users.sort_unstable();
+    users.dedup();
+    let mut conversations = ports.groups_here();
+    conversations.sort();
+    loop {
+        match ports.store.index(&users, 0, 0, 1_000).await {
+            Ok(indexes) => {
+                conversations.extend(indexes.into_iter().flatten());
+                break;
+            }
+            Err(_) => sleep(Duration::from_millis(400)).await,
+        }
+    }
+    conversations.sort();
+    conversations.dedup();
+    let tops = loop {
+        match ports.store.tops(&conversations).await {
+            Ok(tops) => break tops,
+            Err(_) => sleep(Duration::from_millis(400)).await,
+        }
+    };
+    for (conversation, top) in conversations.iter().zip(tops) {
+        if let Some(top) = top {
+            ports.catch_up(conversation, &top);
+        }
+    }
+}
+
+async fn damage(world: &Arc<World>) {
+    let all = world.conversations();
+    let one = all.get(fastrand::usize(0..all.len()));
+    let note = |text: String| world.trace.note(one, format!("-- {text}"));
+    let Some(conversation) = one else { return };
+    match fastrand::u32(0..8) {
+        0 => {
+            world.trace.note(None, "-- everything is wiped".to_owned());
+            world.model.wipe();
+            world.acked.lock().clear();
+            world.stays.lock().clear();
+            sleep(Duration::from_millis(fastrand::u64(1..500))).await;
+            world.create_groups();
+            world.trace.note(None, "-- the groups are there again".to_owned());
+            for group in groups() {
+                let members = (1..=world.plan.users).filter(|id| world.since(&group, user(*id)).is_some());
+                let user_ids = members.collect();
+                tell(world, Membership { conversation_id: group.to_string(), user_ids, ..Membership::default() });
+            }
+        }
+        1..=2 => {
+            note("its epoch is raised".to_owned());
+            world.model.raise(conversation);
+        }
+        _ => {
+            let lost = world.model.lose_tail(conversation, fastrand::usize(1..6));
+            let left = i64::try_from(world.model.all(conversation).len()).unwrap();
+            note(format!("{lost} messages are lost, {left} left"));
+            world.acked.lock().retain(|(of, ..), acked| of != conversation || acked.seq <= left);
+            for ((of, _), stays) in world.stays.lock().iter_mut() {
+                if of == conversation {
+                    stays.iter_mut().for_each(|stay| stay.since = stay.since.min(left));
+                }
+            }
+        }
+    }
+    recover_all(world);
+}
+
+/// Every gateway is told, by the bus.
+fn tell(world: &World, membership: Membership) {
+    let any = world.gateways.first();
+    for gateway in &world.gateways {
+        any.iter().for_each(|from| from.ports.publish(&gateway.own, Item::Membership(membership.clone())));
+    }
+}
+
+async fn change_member(world: &Arc<World>) {
+    let [group, _] = groups();
+    let who = user(fastrand::i64(1..=world.plan.users));
+    let key = (group.clone(), who);
+    let is_in = world.since(&group, who).is_some();
+    // The backend tries until it has an answer; the model gives one at once.
+    let (change, what, since_seq) = if is_in {
+        let change = world.model.remove_member(&group, who);
+        let top = i64::try_from(world.model.all(&group).len()).unwrap();
+        if let Some(stay) = world.stays.lock().get_mut(&key).and_then(|stays| stays.last_mut()) {
+            stay.until = Some(top);
+        }
+        world.trace.note(Some(&group), format!("-- {who} is removed at {top}, mver {}", change.audience.mver));
+        (change, ConversationChange::Removed, 0)
+    } else {
+        let change = world.model.put_member(&group, who, MemberChange::default());
+        let Changed::Joined(member) = change.changed else { return };
+        let since = member.since_seq;
+        world.stays.lock().entry(key).or_default().push(Stay { since, until: None });
+        world.trace.note(Some(&group), format!("-- {who} joins at {since}, mver {}", change.audience.mver));
+        (change, ConversationChange::Joined, since)
+    };
+    let event = ConversationEvent {
+        conversation_id: group.to_string(),
+        change: what.into(),
+        user_id: who.get(),
+        since_seq,
+        ..ConversationEvent::default()
+    };
+    tell(world, Membership {
+        conversation_id: group.to_string(),
+        mver: change.audience.mver,
+        user_ids: vec![who.get()],
+        envelope: reply("", Payload::ConversationEvent(event)).encode_to_vec().into(),
+        to_members: false,
+    });
+}

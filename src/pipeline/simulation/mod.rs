@@ -1,0 +1,118 @@
+//! Delivery, simulated: gateways, clients, a store and a bus of which
+//! everything goes wrong that may, drawn from one seed, in simulated time.
+//!
+//! `TIDEGATE_SEED=n` runs one seed again and prints what happened,
+//! `TIDEGATE_SEEDS=n` so many from a random one on.
+
+mod chaos;
+mod checker;
+mod client;
+mod ledger;
+mod plan;
+mod session;
+mod trace;
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use self::client::Client;
+use self::plan::Plan;
+use self::world::{World, user};
+
+/// How many seeds a normal run has.
+const SEEDS: u64 = 300;
+
+/// Runs one seed; what went wrong, if anything.
+fn run(seed: u64) -> Result<u64, String> {
+    fastrand::seed(seed);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        crate::types::simulated::begin();
+        let plan = Plan::draw();
+        let world = World::new(plan);
+        let plan = format!("{:?}", world.plan);
+        play(&world).await;
+        match world.trace.verdict() {
+            Some(report) => Err(format!("seed {seed}: {plan}\n{report}")),
+            None => Ok(world.trace.digest()),
+        }
+    })
+}
+
+async fn play(world: &Arc<World>) {
+    let clients: Vec<Arc<Client>> = (1..=world.plan.users)
+        .flat_map(|id| if id % 2 == 0 { vec![(id, "a")] } else { vec![(id, "a"), (id, "b")] })
+        .map(|(id, device)| Client::new(world, user(id), device))
+        .collect();
+    for client in &clients {
+        tokio::spawn(Arc::clone(client).live());
+    }
+    tokio::spawn(chaos::rage(Arc::clone(world)));
+    sleep(world.plan.runs).await;
+    world.calm_down();
+    chaos::recover_all(world);
+    sleep(Duration::from_secs(15)).await;
+    checker::log(world);
+    checker::lacks(world, &clients, true);
+    // What nobody was promised shows by what comes behind it.
+    for conversation in world.conversations() {
+        let speaker = clients.iter().find(|client| world.since(&conversation, client.user).is_some());
+        speaker.iter().for_each(|client| client.say(&conversation));
+    }
+    sleep(Duration::from_secs(5)).await;
+    checker::lacks(world, &clients, false);
+    if world.stop.is_cancelled() {
+        world.trace.violation(None, "a task that all depends on has ended".to_owned());
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn whatever_goes_wrong_everybody_has_everything_once_and_in_order() {
+    if let Some(seed) = number("TIDEGATE_SEED") {
+        if let Err(report) = run(seed) {
+            panic!("{report}");
+        }
+        return;
+    }
+    let many = number("TIDEGATE_SEEDS");
+    let first = if many.is_some() { fastrand::u64(..1 << 40) } else { 0 };
+    let (next, last) = (AtomicU64::new(first), first + many.unwrap_or(SEEDS));
+    let failed = parking_lot::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= last {
+                        return;
+                    }
+                    let outcome = std::panic::catch_unwind(|| run(seed));
+                    let failure = match outcome {
+                        Ok(Ok(_)) => continue,
+                        Ok(Err(report)) => report,
+                        Err(_) => format!("seed {seed}: a panic"),
+                    };
+                    failed.lock().push((seed, failure));
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner();
+    failed.sort();
+    if let Some((_, report)) = failed.first() {
+        let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
+        for (_, report) in failed.iter().skip(1) {
+            println!("{}", report.lines().take(2).collect::<Vec<_>>().join("\n"));
+        }
+        panic!("of {} seeds from {first} on these failed: {seeds:?}\n{report}", last - first);
+    }
+}
