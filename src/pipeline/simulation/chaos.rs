@@ -121,7 +121,10 @@ async fn damage(world: &Arc<World>) {
             for group in groups() {
                 let members = (1..=world.plan.users).filter(|id| world.since(&group, user(*id)).is_some());
                 let user_ids = members.collect();
-                tell(world, Membership { conversation_id: group.to_string(), user_ids, ..Membership::default() });
+                tell(
+                    world,
+                    Membership { conversation_id: group.to_string(), user_ids, ..Membership::default() },
+                );
             }
         }
         1..=2 => {
@@ -163,7 +166,9 @@ async fn change_member(world: &Arc<World>) {
         if let Some(stay) = world.stays.lock().get_mut(&key).and_then(|stays| stays.last_mut()) {
             stay.until = Some(top);
         }
-        world.trace.note(Some(&group), format!("-- {who} is removed at {top}, mver {}", change.audience.mver));
+        world
+            .trace
+            .note(Some(&group), format!("-- {who} is removed at {top}, mver {}", change.audience.mver));
         (change, ConversationChange::Removed, 0)
     } else {
         let change = world.model.put_member(&group, who, MemberChange::default());
@@ -180,11 +185,14 @@ async fn change_member(world: &Arc<World>) {
         since_seq,
         ..ConversationEvent::default()
     };
-    tell(world, Membership {
-        conversation_id: group.to_string(),
-        mver: change.audience.mver,
-        user_ids: vec![who.get()],
-        envelope: reply("", Payload::ConversationEvent(event)).encode_to_vec().into(),
-        to_members: false,
-    });
+    tell(
+        world,
+        Membership {
+            conversation_id: group.to_string(),
+            mver: change.audience.mver,
+            user_ids: vec![who.get()],
+            envelope: reply("", Payload::ConversationEvent(event)).encode_to_vec().into(),
+            to_members: false,
+        },
+    );
 }

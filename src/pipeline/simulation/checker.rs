@@ -39,8 +39,10 @@ fn of_one(world: &World, client: &Client, conversation: &ConversationId, who: &s
         let has = known.and_then(|known| known.have.get(&message.seq));
         if has != Some(&message.server_msg_id) {
             let (seq, id) = (message.seq, &message.client_msg_id);
-            let text = format!("{who} lacks {seq} ({id}): it has {has:?}, and all from {base} to {}",
-                known.map_or(base, super::ledger::Known::upto));
+            let text = format!(
+                "{who} lacks {seq} ({id}): it has {has:?}, and all from {base} to {}",
+                known.map_or(base, super::ledger::Known::upto)
+            );
             return world.trace.violation(Some(conversation), text);
         }
     }

@@ -309,8 +309,7 @@ impl Visit<'_> {
     fn take(&mut self, payload: Payload) {
         match payload {
             Payload::Ready(ready) => {
-                *self.client.connected.lock() =
-                    Some((self.session.gateway, Arc::clone(&self.session.peer)));
+                *self.client.connected.lock() = Some((self.session.gateway, Arc::clone(&self.session.peer)));
                 self.session.complete = !ready.has_more;
                 self.unlisted = ready.has_more.then(Instant::now);
                 self.listed(&ready.conversations, true);
@@ -323,8 +322,7 @@ impl Visit<'_> {
             Payload::Push(push) => {
                 let conversation = ConversationId::parse(&push.conversation_id).unwrap();
                 self.session.take(&mut self.client.ledger.lock(), &push, Way::Pushed);
-                let hole =
-                    self.client.ledger.lock().known.get(&conversation).is_some_and(Known::has_hole);
+                let hole = self.client.ledger.lock().known.get(&conversation).is_some_and(Known::has_hole);
                 if hole {
                     self.want(&conversation, Duration::ZERO);
                 }
@@ -373,9 +371,8 @@ impl Visit<'_> {
         }
         // What the server does not know stood somewhere else, or nowhere.
         let known: Vec<_> = self.client.ledger.lock().known.keys().cloned().collect();
-        let named = |id: &ConversationId| {
-            self.session.resumed.contains(id) || self.session.reached.contains_key(id)
-        };
+        let named =
+            |id: &ConversationId| self.session.resumed.contains(id) || self.session.reached.contains_key(id);
         let unnamed: Vec<_> = known.into_iter().filter(|id| !named(id)).collect();
         for conversation in unnamed {
             self.want(&conversation, Duration::ZERO);
@@ -385,14 +382,16 @@ impl Visit<'_> {
     fn replayed(&mut self, batch: &PushBatch) {
         let conversation = ConversationId::parse(&batch.conversation_id).unwrap();
         let mut ledger = self.client.ledger.lock();
-        let (upto, epoch) = ledger.known.get(&conversation).map_or((0, 0), |known| (known.upto(), known.epoch));
+        let (upto, epoch) =
+            ledger.known.get(&conversation).map_or((0, 0), |known| (known.upto(), known.epoch));
         if let Some(first) = batch.messages.first()
             && first.seq != upto + 1
         {
             if self.client.world.begins(&conversation, self.client.user, first.seq) {
                 ledger.known.entry(conversation.clone()).or_default().skip_to(first.seq - 1);
             } else {
-                self.session.violation(Some(&conversation), &format!("{} is replayed behind {upto}", first.seq));
+                self.session
+                    .violation(Some(&conversation), &format!("{} is replayed behind {upto}", first.seq));
             }
         }
         self.session.note(Some(&conversation), &format!("replay of {} behind {upto}", batch.messages.len()));
@@ -481,10 +480,12 @@ impl Visit<'_> {
         let world = &self.client.world;
         let key = (conversation.clone(), self.client.user, ack.client_msg_id.clone());
         let now = Acked { seq: ack.seq, id: ack.server_msg_id.clone() };
-        let held = world.model.all(conversation).iter().any(|m| m.seq == now.seq && m.server_msg_id == now.id);
+        let held =
+            world.model.all(conversation).iter().any(|m| m.seq == now.seq && m.server_msg_id == now.id);
         if !held {
             if !world.plan.damage {
-                self.session.violation(Some(conversation), &format!("{now:?} is acknowledged and not in the log"));
+                self.session
+                    .violation(Some(conversation), &format!("{now:?} is acknowledged and not in the log"));
             }
             return;
         }

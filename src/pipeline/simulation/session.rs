@@ -107,8 +107,7 @@ impl Session {
         if let Some(partial) = self.partial.take().filter(|partial| front.as_ref() != Some(partial)) {
             self.violation(None, &format!("a frame of {} bytes left in part, and no more", partial.len()));
         }
-        let taken: Vec<Bytes> =
-            queue.drain(..queue.len().min(most)).map(|frame| frame.bytes).collect();
+        let taken: Vec<Bytes> = queue.drain(..queue.len().min(most)).map(|frame| frame.bytes).collect();
         let bytes = taken.iter().map(Bytes::len).sum();
         let partial = !queue.is_empty() && fastrand::bool();
         self.partial = queue.front().filter(|_| partial).map(|frame| frame.bytes.clone());
@@ -154,7 +153,10 @@ impl Session {
     pub(super) fn take(&mut self, ledger: &mut Ledger, push: &Push, way: Way) {
         let conversation = ConversationId::parse(&push.conversation_id).unwrap();
         let (epoch, seq) = (push.epoch, push.seq);
-        self.note(Some(&conversation), &format!("{way:?} {seq} {} e{}", push.client_msg_id, epoch % 100_000_000));
+        self.note(
+            Some(&conversation),
+            &format!("{way:?} {seq} {} e{}", push.client_msg_id, epoch % 100_000_000),
+        );
         if !self.world.may_see(&conversation, self.user(), seq) {
             self.violation(Some(&conversation), &format!("got {seq}, which is not his to see"));
         }

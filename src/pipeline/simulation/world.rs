@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::Plan;
 use super::trace::Trace;
-use crate::bus::faulty::{FaultyBus, FaultyExchange, Faults};
+use crate::bus::faulty::{Faults, FaultyBus, FaultyExchange};
 use crate::bus::{Bus, Destination, Receiver};
 use crate::hub::Hub;
 use crate::pipeline::{Backends, Inbox, Pipeline, Ports, Tuning};
