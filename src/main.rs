@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Status(args) => client(args.run()),
         Command::Chat(args) => client(args.run()),
         Command::Send(args) => client(args.run()),
+        Command::Group(args) => client(args.run()),
         Command::Token(args) => tidegate::cli::run_token(args).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::AdminContext;
+use crate::redis::Client;
 use crate::telemetry::metrics as handles;
 use crate::types::Phase;
 use crate::wire::pb::Probe;
@@ -25,42 +26,50 @@ pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Ready = accepting, Redis answers, and an item published to the own channel
+/// Ready = accepting, Redis answers and confirms the configured level, and an item published to the own channel
 /// comes back.
 pub(super) async fn readyz(State(context): State<Arc<AdminContext>>) -> Response {
     let phase = *context.phase.borrow();
     let delivery = match (phase, context.pipeline.get()) {
         (Phase::Running, Some(_)) => probe(&context).await,
-        _ => Err("not running"),
+        // What keeps it from running, if that is Redis.
+        _ => Err(trouble(&context).unwrap_or_else(|| "not running".to_owned())),
     };
     let level = context.pipeline.get().map(|pipeline| pipeline.ports().store.level());
     let body = json!({
         "ready": delivery.is_ok(),
         "phase": phase.as_str(),
         "redis": context.redis_state(),
-        "delivery": delivery.err().unwrap_or("ok"),
+        "delivery": delivery.as_ref().err().map_or("ok", String::as_str),
         "ackLevel": level,
     });
     let status = if delivery.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
 }
 
-async fn probe(context: &AdminContext) -> Result<(), &'static str> {
-    let Some(pipeline) = context.pipeline.get() else { return Err("not running") };
+fn trouble(context: &AdminContext) -> Option<String> {
+    context.redis.as_ref().and_then(Client::trouble)
+}
+
+async fn probe(context: &AdminContext) -> Result<(), String> {
+    let Some(pipeline) = context.pipeline.get() else { return Err("not running".to_owned()) };
     if let Some(redis) = &context.redis {
         let ping = timeout(PROBE, redis.command::<String>(redis::cmd("PING"))).await;
+        if let Some(why) = redis.trouble() {
+            return Err(why);
+        }
         if !matches!(ping, Ok(Ok(_))) {
-            return Err("redis does not answer");
+            return Err("redis does not answer".to_owned());
         }
         if !context.leased.load(Ordering::Relaxed) {
-            return Err("the lease is not held");
+            return Err("the lease is not held".to_owned());
         }
     }
     let (nonce, arrival) = context.inbox.expect_probe();
     pipeline.ports().publish(&context.own, Item::Probe(Probe { nonce }));
     match timeout(PROBE, arrival).await {
         Ok(Ok(())) => Ok(()),
-        _ => Err("nothing comes back through the own channel"),
+        _ => Err("nothing comes back through the own channel".to_owned()),
     }
 }
 

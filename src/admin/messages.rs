@@ -90,6 +90,8 @@ pub(super) async fn send(
         Ok(Ok(SendOutcome::Refused(error))) => {
             let status = match error.code() {
                 ErrorCode::Invalid => StatusCode::CONFLICT,
+                ErrorCode::NotFound => StatusCode::NOT_FOUND,
+                ErrorCode::Forbidden => StatusCode::FORBIDDEN,
                 ErrorCode::RetryLater => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::INTERNAL_SERVER_ERROR,
             };

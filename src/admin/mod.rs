@@ -10,6 +10,14 @@
 //! | `GET /v1/users/{user}/route` | where a user is |
 //! | `GET /v1/users/{user}/connections` | a user's connections, in detail where they are here |
 //! | `POST /v1/users/{user}/kick` | devices out |
+//! | `GET /v1/users/{user}/conversations` | where a user stands in each |
+//! | `POST /v1/conversations` | a new group |
+//! | `GET`, `DELETE /v1/conversations/{id}` | look at one, end it |
+//! | `GET /v1/conversations/{id}/members` | who is in a group |
+//! | `PUT`, `DELETE /v1/conversations/{id}/members/{user}` | add or change a member, remove it |
+//! | `GET /v1/conversations/{id}/blacklist` | who is kept out |
+//! | `PUT`, `DELETE /v1/conversations/{id}/blacklist/{user}` | keep out, let in again |
+//! | `GET /v1/history` | the messages of a conversation |
 //! | `POST /v1/push` | an ephemeral payload to users, a conversation, or all |
 //! | `POST /v1/messages` | a message on behalf of a user or the system |
 //!
@@ -19,8 +27,11 @@
 //! Called by `gateway`, which serves it from the first moment: before the
 //! gateway is ready the verbs answer 503.
 
+mod conversations;
 mod health;
+mod history;
 mod key;
+mod members;
 mod messages;
 mod problem;
 mod push;
@@ -32,8 +43,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use tokio::sync::watch;
 
 use problem::Problem;
@@ -96,6 +108,7 @@ impl AdminContext {
 
 /// The routes.
 pub(crate) fn router(context: Arc<AdminContext>) -> Router {
+    let roomy = DefaultBodyLimit::max(conversations::MAX_BODY);
     Router::new()
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(health::openapi))
@@ -103,6 +116,17 @@ pub(crate) fn router(context: Arc<AdminContext>) -> Router {
         .route("/v1/users/{user}/route", get(users::route))
         .route("/v1/users/{user}/connections", get(users::connections))
         .route("/v1/users/{user}/kick", post(users::kick))
+        .route("/v1/users/{user}/conversations", get(conversations::of_user))
+        .route("/v1/conversations", post(conversations::create).layer(roomy))
+        .route("/v1/conversations/{id}", get(conversations::get))
+        .route("/v1/conversations/{id}", delete(conversations::delete))
+        .route("/v1/conversations/{id}/members", get(members::list))
+        .route("/v1/conversations/{id}/members/{user}", put(members::put))
+        .route("/v1/conversations/{id}/members/{user}", delete(members::remove))
+        .route("/v1/conversations/{id}/blacklist", get(members::blacklist))
+        .route("/v1/conversations/{id}/blacklist/{user}", put(members::block))
+        .route("/v1/conversations/{id}/blacklist/{user}", delete(members::unblock))
+        .route("/v1/history", get(history::history))
         .route("/v1/push", post(push::push))
         .route("/v1/messages", post(messages::send))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&context), key::require))
@@ -129,7 +153,7 @@ mod tests {
             .filter_map(|line| line.trim().strip_prefix(".route(\"")?.split_once("\", "))
             .map(|(path, method)| (path, &method[..method.find('(').unwrap()]))
             .collect();
-        assert_eq!(routes.len(), 10);
+        assert_eq!(routes.len(), 21);
         for (path, method) in routes {
             assert!(document["paths"][path][method].is_object(), "{method} {path}");
         }

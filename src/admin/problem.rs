@@ -2,14 +2,16 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::Query;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::route::RouteError;
-use crate::types::UserId;
+use crate::store::StoreError;
+use crate::types::{ConversationId, UserId};
 
 /// A refused call.
 #[derive(Debug, Clone)]
@@ -54,6 +56,18 @@ impl From<RouteError> for Problem {
     }
 }
 
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            StoreError::Broken(why) => {
+                tracing::error!(why, "admin call failed");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the store is broken; the log says how")
+            }
+        }
+    }
+}
+
 /// A body as it arrived, or why it did not.
 pub(super) type Body = Result<Bytes, BytesRejection>;
 
@@ -70,4 +84,46 @@ pub(super) fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
 /// Reads a user id of a path.
 pub(super) fn parse_user(text: &str) -> Result<UserId, Problem> {
     UserId::parse(text).map_err(|error| Problem::invalid(format!("user: {error}")))
+}
+
+/// A query as it arrived, or what is wrong with it.
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
+
+/// Takes a query.
+pub(super) fn asked<T>(query: Asked<T>) -> Result<T, Problem> {
+    match query {
+        Ok(Query(query)) => Ok(query),
+        Err(QueryRejection::FailedToDeserializeQueryString(why)) => {
+            Err(Problem::invalid(format!("query: {}", why.body_text())))
+        }
+        Err(other) => Err(Problem::new(other.status(), other.body_text())),
+    }
+}
+
+/// Reads a conversation id of a path or a field.
+pub(super) fn parse_conversation(field: &str, text: &str) -> Result<ConversationId, Problem> {
+    ConversationId::parse(text).map_err(|error| Problem::invalid(format!("{field}: {error}")))
+}
+
+/// Reads the id of a group.
+pub(super) fn parse_group(field: &str, text: &str) -> Result<ConversationId, Problem> {
+    match parse_conversation(field, text)? {
+        group @ ConversationId::Group(_) => Ok(group),
+        ConversationId::P2p(..) => Err(Problem::invalid(format!(
+            "{field}: must be a group, g:<name>; a p2p conversation has its two members"
+        ))),
+    }
+}
+
+/// The answer for what is not there.
+pub(super) fn not_found(what: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("{what} not found"))
+}
+
+/// A page's size: `default` where none is asked for, else 1 to `most`.
+pub(super) fn page_size(limit: Option<usize>, default: usize, most: usize) -> Result<usize, Problem> {
+    match limit.unwrap_or(default) {
+        limit if (1..=most).contains(&limit) => Ok(limit),
+        _ => Err(Problem::invalid(format!("limit must be 1-{most}"))),
+    }
 }

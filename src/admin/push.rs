@@ -11,15 +11,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AdminContext;
-use super::problem::{Body as Arrived, Problem, parse};
+use super::problem::{Body as Arrived, Problem, not_found, parse, parse_conversation};
 use crate::hub::Class;
-use crate::pipeline::Outgoing;
+use crate::pipeline::{Outgoing, Ports, Reached};
 use crate::telemetry::FrameKind;
 use crate::types::{ConversationId, UserId};
 use crate::wire::pb::Custom;
 use crate::wire::{Payload, reply};
 
 const MAX_USERS: usize = 10_000;
+/// Members of a group read at a time.
+const MEMBERS: usize = 1_000;
 /// What still fits a client's frame.
 const MAX_PAYLOAD: usize = 64 * 1024;
 
@@ -71,7 +73,11 @@ pub(super) async fn push(
     let custom = Custom { topic: body.topic, payload: payload.into(), ..Custom::default() };
     let users = match (body.target.users, body.target.conversation, body.target.all) {
         (Some(users), None, None) => parse_users(&users)?,
-        (None, Some(id), None) => members(&id)?,
+        (None, Some(id), None) => {
+            let conversation = parse_conversation("target.conversation", &id)?;
+            let reached = to_conversation(ports, &conversation, custom).await?;
+            return Ok(Json(answer(reached)));
+        }
         (None, None, Some(true)) => {
             let envelope = reply("", Payload::Custom(custom));
             let reached = ports.deliver_all(&envelope, Class::Ephemeral, FrameKind::Ephemeral).await;
@@ -79,12 +85,43 @@ pub(super) async fn push(
         }
         _ => return Err(Problem::invalid("target must be one of users, conversation, or all: true")),
     };
+    Ok(Json(answer(to_users(ports, users, custom).await)))
+}
+
+fn answer(reached: Reached) -> Value {
+    json!({ "online": reached.online, "offline": reached.offline, "delivered": reached.delivered })
+}
+
+async fn to_users(ports: &Ports, users: Vec<UserId>, custom: Custom) -> Reached {
     let envelope = reply("", Payload::Custom(custom));
     let kind = FrameKind::Ephemeral;
     let outgoing =
         Outgoing { users, except: None, envelope, class: Class::Ephemeral, kind, mark: None, audience: None };
-    let reached = ports.deliver(&[outgoing]).await;
-    Ok(Json(json!({ "online": reached.online, "offline": reached.offline, "delivered": reached.delivered })))
+    ports.deliver(&[outgoing]).await
+}
+
+/// To both users, or to the members of a group, a page of them at a time.
+async fn to_conversation(
+    ports: &Ports,
+    conversation: &ConversationId,
+    custom: Custom,
+) -> Result<Reached, Problem> {
+    let custom = Custom { conversation_id: conversation.to_string(), ..custom };
+    if let ConversationId::P2p(lo, hi) = *conversation {
+        return Ok(to_users(ports, vec![lo, hi], custom).await);
+    }
+    let mut reached = Reached::default();
+    let mut after = None;
+    loop {
+        let page = ports.store.members(conversation, after, MEMBERS).await?;
+        let page = page.ok_or_else(|| not_found("conversation"))?;
+        let users: Vec<UserId> = page.members.into_iter().map(|(user, _)| user).collect();
+        after = users.last().copied();
+        reached += to_users(ports, users, custom.clone()).await;
+        if !page.has_more {
+            return Ok(reached);
+        }
+    }
 }
 
 fn parse_users(ids: &[i64]) -> Result<Vec<UserId>, Problem> {
@@ -101,12 +138,4 @@ fn parse_users(ids: &[i64]) -> Result<Vec<UserId>, Problem> {
     users.sort_unstable();
     users.dedup();
     Ok(users)
-}
-
-fn members(id: &str) -> Result<Vec<UserId>, Problem> {
-    match ConversationId::parse(id) {
-        Ok(ConversationId::P2p(lo, hi)) => Ok(vec![lo, hi]),
-        Ok(ConversationId::Group(_)) => Err(Problem::new(StatusCode::NOT_FOUND, "conversation not found")),
-        Err(error) => Err(Problem::invalid(format!("target.conversation: {error}"))),
-    }
 }

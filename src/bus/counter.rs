@@ -4,8 +4,11 @@ use std::collections::HashMap;
 
 use crate::types::GatewayId;
 
-/// When a pause in the traffic is long enough to repeat the last number.
-pub(super) const REPEAT_AFTER_MS: u64 = 1_000;
+/// How long after the last message its number is repeated: twice, since a
+/// repeat can be lost as well.
+const REPEATS_MS: [u64; 2] = [1_000, 4_000];
+/// The longest a lost message stays unseen, with the publisher's tick.
+const UNSEEN_MS: i64 = 5_000;
 /// A source or destination silent for this long is forgotten.
 const FORGET_AFTER_MS: u64 = 3_600_000;
 
@@ -13,39 +16,58 @@ const FORGET_AFTER_MS: u64 = 3_600_000;
 struct Sent {
     counter: u64,
     at_ms: u64,
-    repeated: bool,
+    /// How often the number was repeated.
+    repeats: usize,
 }
 
 /// Numbers what leaves, per destination.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbound {
+    /// No destination was ever given a higher number that is now forgotten.
+    floor: u64,
     destinations: HashMap<GatewayId, Sent>,
 }
 
 impl Outbound {
-    /// The number of the next message to `gateway`.
-    pub(crate) fn next(&mut self, gateway: &GatewayId, now_ms: u64) -> u64 {
-        if !self.destinations.contains_key(gateway) {
-            self.destinations.insert(gateway.clone(), Sent { counter: 0, at_ms: now_ms, repeated: false });
-        }
-        let Some(sent) = self.destinations.get_mut(gateway) else { return 1 };
-        sent.counter += 1;
-        sent.at_ms = now_ms;
-        sent.repeated = false;
-        sent.counter
+    /// Starts behind `floor`, which grows from one start to the next: whoever
+    /// followed the numbers of an earlier start sees a hole, not old news.
+    #[must_use]
+    pub(crate) fn new(floor: u64) -> Self {
+        Self { floor, destinations: HashMap::new() }
     }
 
-    /// Destinations whose last number, sent so long ago, is not repeated yet.
-    pub(crate) fn repeats(&mut self, now_ms: u64, after_ms: u64) -> Vec<(GatewayId, u64)> {
-        self.destinations.retain(|_, sent| now_ms.saturating_sub(sent.at_ms) < FORGET_AFTER_MS);
-        let mut due = Vec::new();
-        for (gateway, sent) in &mut self.destinations {
-            if !sent.repeated && now_ms.saturating_sub(sent.at_ms) >= after_ms {
-                sent.repeated = true;
-                due.push((gateway.clone(), sent.counter));
-            }
+    /// The number of the next message to `gateway`, or of one that cannot be
+    /// sent, which makes the loss visible.
+    pub(crate) fn next(&mut self, gateway: &GatewayId, now_ms: u64) -> u64 {
+        let counter = self.destinations.get(gateway).map_or(self.floor, |sent| sent.counter) + 1;
+        self.destinations.insert(gateway.clone(), Sent { counter, at_ms: now_ms, repeats: 0 });
+        counter
+    }
+
+    /// Whom the last number is to be repeated to: it was sent long enough ago,
+    /// or, in a `hurry`, whenever.
+    pub(crate) fn due(&mut self, now_ms: u64, hurry: bool) -> Vec<(GatewayId, u64)> {
+        let floor = &mut self.floor;
+        self.destinations.retain(|_, sent| {
+            let kept = now_ms.saturating_sub(sent.at_ms) < FORGET_AFTER_MS;
+            // Numbers never go back, whoever was forgotten.
+            *floor = if kept { *floor } else { sent.counter.max(*floor) };
+            kept
+        });
+        let is_due = |sent: &Sent| {
+            let silent = now_ms.saturating_sub(sent.at_ms);
+            REPEATS_MS.get(sent.repeats).is_some_and(|after| hurry || silent >= *after)
+        };
+        let due = self.destinations.iter().filter(|(_, sent)| is_due(sent));
+        due.map(|(gateway, sent)| (gateway.clone(), sent.counter)).collect()
+    }
+
+    /// The number was repeated to this gateway. Until this is said it stays
+    /// due.
+    pub(crate) fn repeated(&mut self, gateway: &GatewayId) {
+        if let Some(sent) = self.destinations.get_mut(gateway) {
+            sent.repeats += 1;
         }
-        due
     }
 }
 
@@ -54,39 +76,63 @@ impl Outbound {
 pub(crate) enum Continuity {
     /// Nothing is missing.
     Whole,
-    /// The first message seen of this source and epoch.
-    NewSource,
-    /// At least one message was lost.
-    Hole,
+    /// An old number: overtaken on the way, or there twice. What is missing
+    /// was seen to be missing before. Its items are handed on: whoever has
+    /// them already knows them by their seq.
+    Late,
+    /// The first message of this source and epoch. What it sent before is
+    /// unknown from this time on, unix ms.
+    NewSource(i64),
+    /// At least one message was lost, after this time, unix ms.
+    Hole(i64),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    epoch: u64,
+    counter: u64,
+    /// When nothing was missing, unix ms.
+    whole_at: i64,
 }
 
 /// Follows what arrives, per source.
 #[derive(Debug, Default)]
 pub(crate) struct Inbound {
-    sources: HashMap<(GatewayId, u64), (u64, u64)>,
+    sources: HashMap<GatewayId, Source>,
 }
 
 impl Inbound {
-    /// Takes note of a message's number; one without items repeats the last.
+    /// Takes note of a message's number at `now`, unix ms; one without items
+    /// repeats the last.
     pub(crate) fn observe(
         &mut self,
         source: &GatewayId,
         epoch: u64,
         counter: u64,
         has_items: bool,
-        now_ms: u64,
+        now: i64,
     ) -> Continuity {
-        let key = (source.clone(), epoch);
-        let before = self.sources.insert(key, (counter, now_ms));
-        let Some((last, _)) = before else {
-            // Another epoch of the same gateway starts anew: forget the old.
-            self.sources.retain(|(gateway, e), (_, at)| {
-                (gateway != source || *e == epoch) && now_ms.saturating_sub(*at) < FORGET_AFTER_MS
-            });
-            return Continuity::NewSource;
+        let seen = Source { epoch, counter, whole_at: now };
+        let Some(known) = self.sources.get_mut(source) else {
+            let forget = i64::try_from(FORGET_AFTER_MS).unwrap_or(i64::MAX);
+            self.sources.retain(|_, known| now.saturating_sub(known.whole_at) < forget);
+            self.sources.insert(source.clone(), seen);
+            return Continuity::NewSource(now.saturating_sub(UNSEEN_MS));
         };
-        let expected = if has_items { last + 1 } else { last };
-        if counter == expected { Continuity::Whole } else { Continuity::Hole }
+        if epoch < known.epoch {
+            return Continuity::Late;
+        }
+        let before = std::mem::replace(known, seen);
+        if epoch > before.epoch {
+            // The last of the epoch before may be missing, too.
+            return Continuity::NewSource(before.whole_at.min(now.saturating_sub(UNSEEN_MS)));
+        }
+        let expected = if has_items { before.counter.saturating_add(1) } else { before.counter };
+        if counter < expected {
+            *known = before;
+            return Continuity::Late;
+        }
+        if counter == expected { Continuity::Whole } else { Continuity::Hole(before.whole_at) }
     }
 }
 
@@ -94,21 +140,64 @@ impl Inbound {
 mod tests {
     use super::*;
 
+    fn gateway(name: &str) -> GatewayId {
+        GatewayId::new(name).unwrap()
+    }
+
     #[test]
-    fn a_lost_last_message_shows_in_the_repeat() {
-        let (mut out, mut inbound) = (Outbound::default(), Inbound::default());
-        let (a, b) = (GatewayId::new("a").unwrap(), GatewayId::new("b").unwrap());
+    fn a_lost_last_message_shows_in_a_repeat_even_if_one_is_lost() {
+        let (mut out, mut inbound) = (Outbound::new(100), Inbound::default());
+        let (a, b) = (gateway("a"), gateway("b"));
         let first = out.next(&b, 0);
-        assert_eq!(inbound.observe(&a, 7, first, true, 0), Continuity::NewSource);
+        assert_eq!(inbound.observe(&a, 7, first, true, 10_000), Continuity::NewSource(5_000));
         let second = out.next(&b, 10);
-        assert_eq!(inbound.observe(&a, 7, second, true, 10), Continuity::Whole);
+        assert_eq!(inbound.observe(&a, 7, second, true, 10_010), Continuity::Whole);
         let _lost = out.next(&b, 20);
-        assert!(out.repeats(500, REPEAT_AFTER_MS).is_empty(), "too soon");
-        let repeats = out.repeats(1_100, REPEAT_AFTER_MS);
-        assert_eq!(repeats, [(b.clone(), 3)]);
-        assert!(out.repeats(5_000, REPEAT_AFTER_MS).is_empty(), "once");
-        assert_eq!(inbound.observe(&a, 7, 3, false, 1_100), Continuity::Hole);
-        assert_eq!(inbound.observe(&a, 7, out.next(&b, 1_200), true, 1_200), Continuity::Whole);
-        assert_eq!(inbound.observe(&a, 8, 1, true, 1_300), Continuity::NewSource);
+        assert!(out.due(500, false).is_empty(), "too soon");
+        assert_eq!(out.due(1_100, false), [(b.clone(), 103)]);
+        assert_eq!(out.due(1_200, false), [(b.clone(), 103)], "it was not sent yet");
+        out.repeated(&b);
+        assert!(out.due(3_900, false).is_empty());
+        assert_eq!(out.due(3_900, true), [(b.clone(), 103)], "in a hurry");
+        assert_eq!(out.due(4_100, false), [(b.clone(), 103)]);
+        out.repeated(&b);
+        assert!(out.due(9_000, true).is_empty(), "twice is all");
+        assert_eq!(inbound.observe(&a, 7, 103, false, 14_100), Continuity::Hole(10_010));
+        assert_eq!(inbound.observe(&a, 7, 103, false, 14_200), Continuity::Whole);
+        assert_eq!(inbound.observe(&a, 7, out.next(&b, 5_000), true, 15_000), Continuity::Whole);
+    }
+
+    #[test]
+    fn what_is_late_or_there_twice_is_no_hole() {
+        let (mut inbound, a) = (Inbound::default(), gateway("a"));
+        inbound.observe(&a, 7, 1, true, 1);
+        assert_eq!(inbound.observe(&a, 7, 3, true, 2), Continuity::Hole(1));
+        assert_eq!(inbound.observe(&a, 7, 2, true, 3), Continuity::Late);
+        assert_eq!(inbound.observe(&a, 7, 3, true, 4), Continuity::Late, "twice");
+        assert_eq!(inbound.observe(&a, 7, 2, false, 5), Continuity::Late, "an old repeat");
+        assert_eq!(inbound.observe(&a, 7, 4, true, 6), Continuity::Whole);
+    }
+
+    #[test]
+    fn another_start_of_a_source_is_a_new_source() {
+        let (mut inbound, a) = (Inbound::default(), gateway("a"));
+        inbound.observe(&a, 7, 9, true, 1_000);
+        assert_eq!(inbound.observe(&a, 8, 1, true, 60_000), Continuity::NewSource(1_000));
+        assert_eq!(inbound.observe(&a, 7, 10, true, 60_001), Continuity::Late, "of the one before");
+        assert_eq!(inbound.observe(&a, 8, 2, true, 60_002), Continuity::Whole);
+        assert_eq!(inbound.observe(&gateway("b"), 7, 1, true, 60_003), Continuity::NewSource(55_003));
+    }
+
+    #[test]
+    fn numbers_of_who_was_forgotten_do_not_go_back() {
+        let mut out = Outbound::new(0);
+        let (b, c) = (gateway("b"), gateway("c"));
+        for now in 0..5 {
+            out.next(&b, now);
+        }
+        out.next(&c, FORGET_AFTER_MS);
+        out.due(FORGET_AFTER_MS + 10, false);
+        assert_eq!(out.destinations.len(), 1);
+        assert_eq!(out.next(&b, FORGET_AFTER_MS + 20), 6);
     }
 }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Destination, Receiver};
-use crate::types::{Epoch, GatewayId};
+use super::disturbance::Cause;
+use super::{Destination, Disturbances, Receiver};
+use crate::types::{Epoch, GatewayId, unix_ms};
 use crate::wire::pb::BusItem;
 
 /// How likely items go astray, drawn from the thread's `fastrand`.
@@ -30,11 +31,9 @@ pub(crate) struct Faults {
 #[derive(Default)]
 struct State {
     faults: Faults,
-    gateways: HashMap<GatewayId, (Epoch, Receiver)>,
+    gateways: HashMap<GatewayId, (Epoch, Receiver, Disturbances)>,
     /// The arrival of the last item in order, per source and destination.
     last: HashMap<(GatewayId, GatewayId), Instant>,
-    /// Items not arrived, per destination.
-    lost: HashMap<GatewayId, u64>,
 }
 
 /// Who is connected.
@@ -54,11 +53,6 @@ impl FaultyExchange {
     pub(crate) fn set(&self, faults: Faults) {
         self.state.lock().faults = faults;
     }
-
-    /// How many items have not reached this gateway, ever.
-    pub(crate) fn lost(&self, gateway: &GatewayId) -> u64 {
-        self.state.lock().lost.get(gateway).copied().unwrap_or(0)
-    }
 }
 
 /// One gateway on the exchange.
@@ -66,25 +60,44 @@ impl FaultyExchange {
 pub(crate) struct FaultyBus {
     exchange: Arc<FaultyExchange>,
     own: Destination,
+    disturbances: Disturbances,
 }
 
 impl FaultyBus {
     /// Joins; items for this gateway and epoch go to `receiver`.
     pub(crate) fn join(exchange: Arc<FaultyExchange>, own: Destination, receiver: Receiver) -> Self {
-        exchange.state.lock().gateways.insert(own.gateway.clone(), (own.epoch, receiver));
-        Self { exchange, own }
+        let disturbances = Disturbances::default();
+        let known = (own.epoch, receiver, disturbances.clone());
+        exchange.state.lock().gateways.insert(own.gateway.clone(), known);
+        Self { exchange, own, disturbances }
     }
 
-    pub(super) fn publish(&self, to: &Destination, item: BusItem) -> bool {
+    /// What was lost on the way here, a while later.
+    pub(super) const fn disturbances(&self) -> &Disturbances {
+        &self.disturbances
+    }
+
+    /// Returns how many were dropped here: none.
+    pub(super) fn publish_all(&self, items: Vec<(Destination, BusItem)>) -> usize {
+        for (to, item) in items {
+            self.publish(&to, &item);
+        }
+        0
+    }
+
+    fn publish(&self, to: &Destination, item: &BusItem) {
         let mut state = self.exchange.state.lock();
         let known = state.gateways.get(&to.gateway).cloned();
-        let Some((_, receiver)) = known.filter(|(epoch, _)| to.epoch.0 == 0 || to.epoch == *epoch) else {
-            return true;
-        };
+        let known = known.filter(|(epoch, ..)| to.epoch.0 == 0 || to.epoch == *epoch);
+        let Some((_, receiver, disturbances)) = known else { return };
         let faults = state.faults;
         if fastrand::f64() < faults.lost {
-            *state.lost.entry(to.gateway.clone()).or_default() += 1;
-            return true;
+            let since = unix_ms();
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(fastrand::u64(500..5_000))).await;
+                disturbances.report(Cause::Hole, since);
+            });
+            return;
         }
         let times = if fastrand::f64() < faults.repeated { 2 } else { 1 };
         for _ in 0..times {
@@ -101,6 +114,5 @@ impl FaultyBus {
                 receiver(&source, item);
             });
         }
-        true
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Destination, Receiver};
+use super::{Destination, Disturbances, Receiver};
 use crate::telemetry::metrics;
 use crate::types::{Epoch, GatewayId};
 use crate::wire::pb::BusItem;
@@ -29,6 +29,7 @@ impl fmt::Debug for MemoryExchange {
 pub(crate) struct MemoryBus {
     exchange: Arc<MemoryExchange>,
     own: Destination,
+    disturbances: Disturbances,
 }
 
 impl MemoryBus {
@@ -36,10 +37,23 @@ impl MemoryBus {
     #[must_use]
     pub(crate) fn join(exchange: Arc<MemoryExchange>, own: Destination, receiver: Receiver) -> Self {
         exchange.gateways.write().insert(own.gateway.clone(), (own.epoch, receiver));
-        Self { exchange, own }
+        Self { exchange, own, disturbances: Disturbances::default() }
     }
 
-    pub(super) fn publish(&self, to: &Destination, item: BusItem) -> bool {
+    /// Of which there are none by itself.
+    pub(super) const fn disturbances(&self) -> &Disturbances {
+        &self.disturbances
+    }
+
+    /// Returns how many were dropped: none.
+    pub(super) fn publish_all(&self, items: Vec<(Destination, BusItem)>) -> usize {
+        for (to, item) in items {
+            self.publish(&to, item);
+        }
+        0
+    }
+
+    fn publish(&self, to: &Destination, item: BusItem) {
         let known = self.exchange.gateways.read().get(&to.gateway).cloned();
         metrics().bus_published.increment(1);
         match known {
@@ -49,6 +63,5 @@ impl MemoryBus {
             }
             _ => metrics().bus_ignored_foreign.increment(1),
         }
-        true
     }
 }

@@ -3,11 +3,12 @@
 //! Every message names its source, destination and epoch, and carries a
 //! counter per (source, destination), repeated once the traffic pauses, so
 //! that a receiver sees a hole even when the last message was lost. Pub/sub is
-//! a wake-up, never the truth.
+//! a wake-up, never the truth: what may have been missed is told by
+//! [`Disturbances`], and whoever waits there reads the truth elsewhere.
 //!
-//! Items for one destination leave in one publish per batch, in order.
-//! Publishing never waits: a full queue drops and counts. What arrives is
-//! handed to the receiver given at the start, on the subscriber's task, which
+//! Items queued together leave in one publish per destination, in order.
+//! Publishing never waits: a full queue drops, counts, and shows at the
+//! destination as a hole. What arrives is handed to the receiver given at the start, on the subscriber's task, which
 //! therefore must not wait either.
 //!
 //! Called by `pipeline` (publish); `gateway` wires the receiver.
@@ -15,6 +16,7 @@
 #[cfg(test)]
 mod conformance;
 mod counter;
+mod disturbance;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod memory;
@@ -22,6 +24,7 @@ mod redis;
 
 use std::sync::Arc;
 
+pub(crate) use disturbance::{Cause, Disturbance, Disturbances};
 pub(crate) use memory::{MemoryBus, MemoryExchange};
 pub(crate) use redis::RedisBus;
 
@@ -61,16 +64,32 @@ impl Bus {
     /// `Deliver`: queues an item for a gateway. Never waits; returns whether
     /// there was room.
     pub(crate) fn publish(&self, to: Destination, item: BusItem) -> bool {
-        let queued = match self {
-            Self::Memory(bus) => bus.publish(&to, item),
-            Self::Redis(bus) => bus.publish(to, item),
+        self.publish_all(vec![(to, item)])
+    }
+
+    /// Queues items that leave together: those for one gateway are one bus
+    /// message, unless they are thousands. Never waits; returns whether there
+    /// was room for all.
+    pub(crate) fn publish_all(&self, items: Vec<(Destination, BusItem)>) -> bool {
+        let dropped = match self {
+            Self::Memory(bus) => bus.publish_all(items),
+            Self::Redis(bus) => bus.publish_all(items),
             #[cfg(test)]
-            Self::Faulty(bus) => bus.publish(&to, item),
+            Self::Faulty(bus) => bus.publish_all(items),
         };
-        if !queued {
-            metrics().dropped_bus_full.increment(1);
+        metrics().dropped_bus_full.increment(u64::try_from(dropped).unwrap_or(u64::MAX));
+        dropped == 0
+    }
+
+    /// What may have been missed.
+    #[must_use]
+    pub(crate) fn disturbances(&self) -> &Disturbances {
+        match self {
+            Self::Memory(bus) => bus.disturbances(),
+            Self::Redis(bus) => bus.disturbances(),
+            #[cfg(test)]
+            Self::Faulty(bus) => bus.disturbances(),
         }
-        queued
     }
 
     /// Waits until everything queued so far is published, and tells each

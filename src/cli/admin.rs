@@ -20,10 +20,10 @@ use tokio::time::timeout;
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminArgs {
     /// Address of the gateway's admin listener
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7701")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7701", global = true)]
     pub admin: String,
     /// Key of the admin listener, where it asks for one [env: TIDEGATE_ADMIN_API_KEY]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", global = true)]
     pub api_key: Option<String>,
 }
 
@@ -70,6 +70,16 @@ impl Admin {
     /// `POST path` with a JSON body. Answers outside 2xx are a [`Problem`].
     pub async fn post_json(&self, path: &str, body: &Value, limit: Duration) -> Result<Value> {
         self.call(Method::POST, path, Some(body), limit).await
+    }
+
+    /// `PUT path` with a JSON body. Answers outside 2xx are a [`Problem`].
+    pub async fn put_json(&self, path: &str, body: &Value, limit: Duration) -> Result<Value> {
+        self.call(Method::PUT, path, Some(body), limit).await
+    }
+
+    /// `DELETE path`. Answers outside 2xx are a [`Problem`].
+    pub async fn delete_json(&self, path: &str, limit: Duration) -> Result<Value> {
+        self.call(Method::DELETE, path, None, limit).await
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>, limit: Duration) -> Result<Value> {

@@ -12,9 +12,9 @@ pub struct IdentityArgs {
     /// The user to be (with --token, the user it must be)
     #[arg(long, value_name = "ID", value_parser = user, required_unless_present = "token")]
     user: Option<UserId>,
-    /// The user to talk to
-    #[arg(long, value_name = "ID", value_parser = user)]
-    to: UserId,
+    /// The user to talk to, or the group, g:<name>
+    #[arg(long, visible_alias = "group", value_name = "ID", value_parser = other)]
+    to: Other,
     /// Name of this device; two devices of a user have different names
     /// [default: the command's own]
     #[arg(long, value_name = "NAME")]
@@ -45,24 +45,38 @@ impl IdentityArgs {
         if self.user.is_some_and(|user| user != me) {
             bail!("the token is of user {me}");
         }
-        if me == self.to {
-            bail!("--to {me} is oneself; a conversation has two users");
-        }
-        Ok(Parties { me, peer: self.to })
+        let conversation = match &self.to {
+            Other::User(peer) if *peer == me => bail!("--to {me} is oneself; a conversation has two users"),
+            Other::User(peer) => ConversationId::between(me, *peer),
+            Other::Group(group) => group.clone(),
+        };
+        Ok(Parties { me, conversation })
     }
 }
 
-/// The two ends of a conversation.
-#[derive(Debug, Clone, Copy)]
+/// Whom one talks to.
+#[derive(Debug, Clone)]
+enum Other {
+    User(UserId),
+    Group(ConversationId),
+}
+
+/// Who talks, and where.
+#[derive(Debug, Clone)]
 pub(super) struct Parties {
     pub(super) me: UserId,
-    pub(super) peer: UserId,
+    pub(super) conversation: ConversationId,
 }
 
 impl Parties {
-    /// Their conversation.
-    pub(super) fn conversation(self) -> String {
-        ConversationId::between(self.me, self.peer).to_string()
+    /// The other one; `None` in a group.
+    pub(super) fn peer(&self) -> Option<UserId> {
+        self.conversation.peer_of(self.me)
+    }
+
+    /// Whom one talks to, in words.
+    pub(super) fn other(&self) -> String {
+        self.peer().map_or_else(|| self.conversation.to_string(), |peer| format!("user {peer}"))
     }
 }
 
@@ -73,4 +87,11 @@ pub(super) fn new_client_msg_id() -> String {
 
 fn user(text: &str) -> Result<UserId, String> {
     UserId::parse(text).map_err(|error| error.to_string())
+}
+
+fn other(text: &str) -> Result<Other, String> {
+    match ConversationId::parse(text) {
+        Ok(group @ ConversationId::Group(_)) => Ok(Other::Group(group)),
+        _ => UserId::parse(text).map(Other::User).map_err(|error| format!("{error}, or a group, g:<name>")),
+    }
 }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod chat;
+mod group;
 mod identity;
 mod send;
 mod status;
@@ -16,6 +17,7 @@ use clap::{Parser, Subcommand};
 
 pub use admin::{Admin, AdminArgs, Problem};
 pub use chat::ChatArgs;
+pub use group::GroupArgs;
 pub use identity::IdentityArgs;
 pub use send::SendArgs;
 pub use status::StatusArgs;
@@ -45,10 +47,12 @@ pub enum Command {
     Status(StatusArgs),
     /// Mint a development token
     Token(TokenArgs),
-    /// Talk to another user in the terminal
+    /// Talk to another user, or to a group, in the terminal
     Chat(ChatArgs),
     /// Send one message and wait until it is stored
     Send(SendArgs),
+    /// Make, change and list groups
+    Group(GroupArgs),
 }
 
 /// Flags of `tidegate serve`. Each goes over its `TIDEGATE_…` variable, which
@@ -85,6 +89,11 @@ mod tests {
         assert!(parse("tidegate chat --user 1 --to 2").is_ok());
         assert!(parse("tidegate chat --token x --to 2").is_ok());
         assert!(parse("tidegate send --user 1 --to 2 hi").is_ok());
+        assert!(parse("tidegate chat --user 1 --to g:team").is_ok());
+        assert!(parse("tidegate chat --user 1 --group g:team").is_ok());
+        assert!(parse("tidegate chat --user 1 --to p2p:1:2").is_err());
+        assert!(parse("tidegate group create g:team 1 2 --owner 1 --history full").is_ok());
+        assert!(parse("tidegate group add team 1").is_err());
         for bad in
             ["tidegate chat --to 2", "tidegate chat --user 0 --to 2", "tidegate chat --user 1", "tidegate"]
         {

@@ -17,7 +17,7 @@ use crate::wire::pb::{Ack, AckStatus, Error, ErrorCode, MessageType, SendMessage
 #[command(
     after_help = "Prints one line, `stored <conversation> seq=… id=… level=…`, and exits with 0 once the \
 message is stored.\nRepeating a --client-msg-id is safe: the message is stored once, the answer is the original one.\n\n\
-Examples:\n  tidegate send --user 1 --to 2 \"hello\"\n  tidegate send --user 1 --to 2 \"paid\" --client-msg-id order-4711"
+Examples:\n  tidegate send --user 1 --to 2 \"hello\"\n  tidegate send --user 1 --to g:team \"hello all\"\n  tidegate send --user 1 --to 2 \"paid\" --client-msg-id order-4711"
 )]
 pub struct SendArgs {
     #[command(flatten)]
@@ -50,7 +50,7 @@ impl SendArgs {
         loop {
             let (mut client, ready) = connected;
             let request = SendMessageReq {
-                conversation_id: self.identity.parties(&ready)?.conversation(),
+                conversation_id: self.identity.parties(&ready)?.conversation.to_string(),
                 client_msg_id: id.to_owned(),
                 r#type: MessageType::Text.into(),
                 content: Some(send_message_req::Content::TextContent(self.text.clone())),

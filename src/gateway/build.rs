@@ -72,7 +72,11 @@ impl Gateway {
         let admin_listener = bind_admin(config.admin).map_err(refused("admin", config.admin))?;
         let admin_address = admin_listener.local_addr().map_err(refused("admin", config.admin))?;
         let stop = CancellationToken::new();
-        let redis = config.redis.as_ref().map(|redis| Client::start(redis, stop.clone())).transpose()?;
+        let redis = config
+            .redis
+            .as_ref()
+            .map(|redis| Client::start(redis, config.durability, false, stop.clone()))
+            .transpose()?;
         let hub = Arc::new(Hub::new(OutboxLimits {
             bytes: u32::try_from(config.limits.outbox_bytes).unwrap_or(u32::MAX),
             frames: u32::try_from(config.limits.outbox_frames).unwrap_or(u32::MAX),
@@ -157,6 +161,9 @@ impl Gateway {
     }
 
     async fn join(&self, client: &Client, receiver: Receiver) -> Result<(Ports, Joined, u16), GatewayError> {
+        // A first ack then says what later ones say, and a Redis that cannot
+        // be used ends the start.
+        client.settled().await?;
         let own = self.data.own.clone();
         let lease = Lease::new(client.clone(), self.keys.clone(), own.id.clone(), own.epoch);
         let record = LeaseRecord {
@@ -187,13 +194,6 @@ impl Gateway {
         let _ = subscribed.wait_for(|&generation| generation > 0).await;
         metrics().redis_up.set(1.0);
         let store = Store::Redis(RedisStore::new(client.clone(), self.keys.clone()));
-        let level = store.level();
-        if level < 2 {
-            warn!(
-                level,
-                "sends are acknowledged below level 2: this Redis does not sync each write to disk (appendfsync always, noeviction)"
-            );
-        }
         let routes = Routes::Redis(RedisRoutes::new(client.clone(), self.keys.clone(), own, ROUTE_TTL));
         let ports = self.ports(Backends { routes, bus: Bus::Redis(bus), store }, node);
         self.admin.leased.store(true, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! One of many: the lease kept, and routes brought back after an outage.
+//! One of many: the lease kept, and routes brought back after an outage, then
+//! the interest in groups, then what was missed meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +10,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::bus::Cause;
 use crate::message::MAX_NODE;
 use crate::pipeline::Ports;
 use crate::redis::{Client, Lease, LeaseRecord, Link, NodeLease, Renewal};
 use crate::store::Store;
 use crate::telemetry::metrics;
+use crate::types::unix_ms;
 
 /// A lease lives five times as long.
 const RENEW_EVERY: Duration = Duration::from_secs(3);
@@ -50,12 +53,15 @@ impl Membership {
     async fn renew(mut self, mut node: u16, returned: &Notify, rebind: &Notify) -> LeaseRecord {
         let mut tick = interval(RENEW_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut owed = false;
+        let mut owed = None;
+        // When the lease was last known to be held, unix ms.
+        let mut held_at = unix_ms();
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
-                () = returned.notified() => owed = true,
+                () = returned.notified() => owed = Some(Cause::Resubscribed),
             }
+            let now = unix_ms();
             self.record.connections = u64::try_from(self.ports.hub.connections()).unwrap_or(u64::MAX);
             match self.lease.renew(&self.record).await {
                 Ok(Renewal::Renewed) => self.leased.store(true, Ordering::Relaxed),
@@ -63,7 +69,7 @@ impl Membership {
                     metrics().lease_lost.increment(1);
                     warn!("lease was gone and is taken again; binding every route anew");
                     self.leased.store(true, Ordering::Relaxed);
-                    owed = true;
+                    owed = Some(Cause::Lease);
                 }
                 Ok(Renewal::Lost(holder)) => {
                     error!(?holder, "another process holds the lease of this gateway id");
@@ -75,9 +81,11 @@ impl Membership {
                     continue;
                 }
             }
-            if std::mem::take(&mut owed) {
+            if let Some(cause) = owed.take() {
+                self.ports.bus.disturbances().hold(cause, held_at);
                 rebind.notify_one();
             }
+            held_at = now;
             match self.node.renew(node).await {
                 Ok(true) => {}
                 Ok(false) => {
@@ -119,9 +127,15 @@ async fn watch(mut link: watch::Receiver<Link>, mut subscribed: watch::Receiver<
 async fn rebind_on(ports: Arc<Ports>, rebind: Arc<Notify>) {
     loop {
         rebind.notified().await;
+        // What comes to be held from now on is behind the next binding.
+        let held = ports.bus.disturbances().take_held();
         if let Store::Redis(store) = &ports.store {
             store.forget_touches();
         }
         ports.rebind_all().await;
+        ports.register_interest().await;
+        if let Some(held) = held {
+            ports.bus.disturbances().release(held);
+        }
     }
 }

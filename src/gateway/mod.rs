@@ -10,6 +10,7 @@
 mod build;
 mod identity;
 mod membership;
+mod retention;
 mod run;
 mod wheel;
 

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::build::{Assembled, Gateway};
-use super::{GatewayError, wheel};
+use super::{GatewayError, retention, wheel};
 use crate::admin;
 use crate::hub::{Ending, Hub};
 use crate::net;
@@ -83,6 +83,8 @@ impl Gateway {
             &stop,
             wheel::turn(Arc::clone(&pipeline), arrivals, rhythm, admin.recorder.clone()),
         );
+        let keeping = retention::keep(Arc::clone(pipeline.ports()), (&config.retention).into());
+        spawn_core("retention", &stop, keeping);
         let most = config.limits.max_connections.min(descriptors()).min(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(most));
         let parting = Parting { hub: Arc::clone(&hub), permits: Arc::clone(&permits), most };

@@ -123,6 +123,10 @@ impl Outbox {
         limits: OutboxLimits,
     ) {
         let mut state = self.state.lock();
+        if state.opening {
+            // It is about to be told where everything ends.
+            return;
+        }
         state.hint(conversation, epoch, top, delay_ms, cause, limits);
         let waker = state.waker.take();
         drop(state);
@@ -162,14 +166,6 @@ impl Outbox {
     #[must_use]
     pub(crate) fn news(&self) -> Vec<Pulling> {
         self.state.lock().places.news()
-    }
-
-    /// Notes that a conversation has grown, if the client pulls it.
-    pub(crate) fn note_top(&self, conversation: &ConversationId, epoch: u64, top: i64) {
-        let mut state = self.state.lock();
-        if state.places.is_pulling(conversation) {
-            state.places.pull(conversation, epoch, top);
-        }
     }
 
     /// How far it is; `None` = not known, or the client pulls.

@@ -1,7 +1,7 @@
 //! Holes that connections here have seen, and the messages that wait behind
 //! them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -36,6 +36,8 @@ struct Gap {
     conversation: ConversationId,
     held: BTreeMap<(u64, i64), Held>,
     bytes: usize,
+    /// Of a group: the newest state that anything here is of.
+    mver: u64,
     /// Monotonic ms of the time to read the log.
     due: u64,
 }
@@ -43,7 +45,7 @@ struct Gap {
 /// All of them; few, if any.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
-    map: Mutex<HashMap<u64, Gap>>,
+    map: Mutex<BTreeMap<u64, Gap>>,
     open: AtomicUsize,
     /// Told when there is a new one.
     pub(crate) opened: Notify,
@@ -62,7 +64,7 @@ impl Gaps {
         let mut map = self.map.lock();
         let gap = map.entry(conversation.key()).or_insert_with(|| {
             metrics().holes.increment(1);
-            Gap { conversation: conversation.clone(), held: BTreeMap::new(), bytes: 0, due }
+            Gap { conversation: conversation.clone(), held: BTreeMap::new(), bytes: 0, mver: 0, due }
         });
         gap.due = gap.due.min(due);
         if let Some(held) = held
@@ -71,6 +73,7 @@ impl Gaps {
             && gap.bytes < MAX_HELD_BYTES
         {
             gap.bytes += held.frame.bytes.len();
+            gap.mver = gap.mver.max(held.mver);
             gap.held.insert((mark.epoch, mark.seq), held);
         }
         self.open.store(map.len(), Ordering::Release);
@@ -78,16 +81,18 @@ impl Gaps {
         self.opened.notify_one();
     }
 
+    /// Notes that what is known of a group is older than `mver`.
+    pub(crate) fn outdated(&self, group: &ConversationId, mver: u64, now_ms: u64) {
+        self.note(group, now_ms, None);
+        if let Some(gap) = self.map.lock().get_mut(&group.key()) {
+            gap.mver = gap.mver.max(mver);
+        }
+    }
+
     /// The newest state of a group that what waits is of; 0 = none is said.
     #[must_use]
     pub(crate) fn mver(&self, conversation: &ConversationId) -> u64 {
-        let map = self.map.lock();
-        map.get(&conversation.key())
-            .into_iter()
-            .flat_map(|gap| gap.held.values())
-            .map(|held| held.mver)
-            .max()
-            .unwrap_or(0)
+        self.map.lock().get(&conversation.key()).map_or(0, |gap| gap.mver)
     }
 
     /// What waits behind a conversation's hole, in order. It stays noted.

@@ -1,7 +1,7 @@
 //! Groups with members online here: who they are, and the end of what was
 //! said in a busy one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,11 +28,9 @@ pub(crate) struct Room {
 #[derive(Debug, Default)]
 struct State {
     /// Members online here → what they see has a larger seq.
-    members: HashMap<UserId, i64>,
+    members: BTreeMap<UserId, i64>,
     /// The oldest state of the group that any of these entries is of.
     mver: u64,
-    /// Members in all.
-    size: u64,
     /// Gateways with a member online, as last heard, and when.
     gateways: (Vec<GatewayRef>, u64),
     /// The second of the last message, and how many came in it.
@@ -45,14 +43,13 @@ struct State {
 
 impl Room {
     /// Takes a user in.
-    pub(crate) fn enter(&self, user: UserId, since: i64, mver: u64, size: u64) {
+    pub(crate) fn enter(&self, user: UserId, since: i64, mver: u64) {
         let mut state = self.state.lock();
         // What is known of the others may be older.
         if state.members.is_empty() {
             state.mver = mver;
         }
         state.members.insert(user, since);
-        state.size = size;
     }
 
     /// Whether a user online here is in it, and since which seq.
@@ -79,14 +76,8 @@ impl Room {
         self.state.lock().mver
     }
 
-    /// How many members the group has in all.
-    #[must_use]
-    pub(crate) fn size(&self) -> u64 {
-        self.state.lock().size
-    }
-
     /// Takes over entries read at `mver`; `None` = no member any more.
-    pub(crate) fn reload(&self, mver: u64, size: u64, entries: &[(UserId, Option<i64>)]) {
+    pub(crate) fn reload(&self, mver: u64, entries: &[(UserId, Option<i64>)]) {
         let mut state = self.state.lock();
         for (user, since) in entries {
             match since {
@@ -101,7 +92,6 @@ impl Room {
             }
         }
         state.mver = state.mver.max(mver);
-        state.size = size;
     }
 
     /// Takes a user out, unless he is here after all: whoever comes is in the
@@ -279,7 +269,7 @@ mod tests {
         let rooms = Rooms::default();
         let room = rooms.open(&mark(1).conversation, 0);
         let user = UserId::new(1).unwrap();
-        room.enter(user, 0, 1, 1);
+        room.enter(user, 0, 1);
         assert!(rooms.sweep(IDLE_MS * 2).is_empty());
         room.leave(user);
         assert!(rooms.sweep(IDLE_MS * 2 + 1).is_empty(), "he may come back");

@@ -99,7 +99,7 @@ async fn join_later(ports: Arc<Ports>, peer: Arc<Peer>) {
     let user = peer.identity.user;
     while !peer.outbox.is_closed() {
         sleep(JOIN_RETRY.mul_f64(0.5 + fastrand::f64())).await;
-        if ports.rejoin(user).await.is_ok() {
+        if ports.rejoin(&[user]).await.is_ok() {
             return;
         }
     }

@@ -1,6 +1,7 @@
 //! Fan-out: to the connections here, and one bus item per gateway elsewhere.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,14 @@ impl Outgoing {
     }
 }
 
+impl AddAssign for Reached {
+    fn add_assign(&mut self, more: Self) {
+        self.online += more.online;
+        self.offline += more.offline;
+        self.delivered += more.delivered;
+    }
+}
+
 impl Reached {
     fn count(&mut self, present: bool, here: u64, elsewhere: u64) {
         let online = present || here + elsewhere > 0;
@@ -104,9 +113,11 @@ impl Ports {
     /// reached is counted.
     pub(crate) async fn deliver(&self, batch: &[Outgoing]) -> Reached {
         let mut reached = Reached::default();
+        // Queued as one: what a gateway gets of a batch leaves together.
+        let mut items = Vec::new();
         for outgoing in batch {
             if let (Some(mark), Some(audience)) = (&outgoing.mark, &outgoing.audience) {
-                reached.delivered += self.deliver_to_group(outgoing, mark, audience).await;
+                reached.delivered += self.deliver_to_group(outgoing, mark, audience, &mut items).await;
             }
         }
         let here: Vec<Vec<u64>> = batch.iter().map(|outgoing| self.deliver_here(outgoing)).collect();
@@ -123,11 +134,12 @@ impl Ports {
             }
         };
         for (outgoing, here) in batch.iter().zip(here) {
-            let elsewhere = self.deliver_elsewhere(outgoing, &routes);
+            let elsewhere = self.deliver_elsewhere(outgoing, &routes, &mut items);
             for ((user, here), elsewhere) in outgoing.users.iter().zip(here).zip(elsewhere) {
                 reached.count(outgoing.is_present(*user), here, elsewhere);
             }
         }
+        self.bus.publish_all(items);
         reached
     }
 
@@ -149,8 +161,8 @@ impl Ports {
 
     /// Queues an item for a gateway.
     pub(crate) fn publish(&self, gateway: &GatewayRef, item: Item) {
-        let to = Destination { gateway: gateway.id.clone(), epoch: gateway.epoch };
-        self.bus.publish(to, BusItem { item: Some(item) });
+        let (to, item) = addressed(gateway, item);
+        self.bus.publish(to, item);
     }
 
     /// Per user, to how many connections here.
@@ -170,7 +182,13 @@ impl Ports {
 
     /// To the members of a group: those here at once, and one item per gateway
     /// that has some. Returns to how many connections and gateways.
-    async fn deliver_to_group(&self, outgoing: &Outgoing, mark: &Arc<Mark>, audience: &Audience) -> u64 {
+    async fn deliver_to_group(
+        &self,
+        outgoing: &Outgoing,
+        mark: &Arc<Mark>,
+        audience: &Audience,
+        items: &mut Vec<(Destination, BusItem)>,
+    ) -> u64 {
         let mut here = 0;
         if let Some(room) = self.hub.rooms.get(&mark.conversation) {
             room.set_gateways(&audience.gateways, monotonic_ms());
@@ -179,7 +197,7 @@ impl Ports {
         let mut elsewhere = 0;
         for gateway in self.alive(&mark.conversation, &audience.gateways).await {
             let item = Delivery { mver: audience.mver, ..marked(mark, &outgoing.envelope) };
-            self.publish(&gateway, Item::Delivery(item));
+            items.push(addressed(&gateway, Item::Delivery(item)));
             elsewhere += 1;
         }
         metrics().deliveries_local.increment(here);
@@ -210,7 +228,12 @@ impl Ports {
     }
 
     /// Per user, how many devices elsewhere; one item per gateway.
-    fn deliver_elsewhere(&self, outgoing: &Outgoing, routes: &HashMap<UserId, Route>) -> Vec<u64> {
+    fn deliver_elsewhere(
+        &self,
+        outgoing: &Outgoing,
+        routes: &HashMap<UserId, Route>,
+        items: &mut Vec<(Destination, BusItem)>,
+    ) -> Vec<u64> {
         let mut by_gateway: Vec<(&GatewayRef, Vec<i64>)> = Vec::new();
         let mut counts = Vec::with_capacity(outgoing.users.len());
         for user in &outgoing.users {
@@ -234,7 +257,7 @@ impl Ports {
                 }
                 None => delivery(users, false, outgoing.class, &outgoing.envelope),
             };
-            self.publish(gateway, item);
+            items.push(addressed(gateway, item));
         }
         counts
     }
@@ -262,6 +285,12 @@ fn marked(mark: &Mark, envelope: &Envelope) -> Delivery {
         message_id: mark.id,
         ..Delivery::default()
     }
+}
+
+/// An item with its gateway, as the bus takes it.
+pub(super) fn addressed(gateway: &GatewayRef, item: Item) -> (Destination, BusItem) {
+    let to = Destination { gateway: gateway.id.clone(), epoch: gateway.epoch };
+    (to, BusItem { item: Some(item) })
 }
 
 fn delivery(user_ids: Vec<i64>, all: bool, class: Class, envelope: &Envelope) -> Item {

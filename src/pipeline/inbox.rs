@@ -114,6 +114,14 @@ impl Inbox {
             DeliveryClass::Ephemeral => (Class::Ephemeral, FrameKind::Ephemeral),
             DeliveryClass::Control | DeliveryClass::Unspecified => (Class::Control, FrameKind::Ack),
         };
+        let ports = self.ports.get().and_then(Weak::upgrade);
+        if let (Ok(group), Some(ports)) = (ConversationId::parse(&delivery.conversation_id), ports) {
+            for envelope in std::iter::once(&delivery.envelope).chain(&delivery.envelopes) {
+                let frame = Frame { bytes: frame_encoded(envelope), class, kind, mark: None };
+                ports.tell_room(&group, delivery.mver, &frame, None);
+            }
+            return;
+        }
         let frame = Frame { bytes: frame_encoded(&delivery.envelope), class, kind, mark: None };
         let reached = if delivery.all {
             self.hub.deliver_all(&frame)

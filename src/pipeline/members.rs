@@ -11,14 +11,14 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::membership::event_frame;
 use super::{Pipeline, Ports};
-use crate::hub::{Frame, Peer};
+use crate::hub::Peer;
 use crate::message::message_id;
 use crate::store::{Joined, StoreError};
 use crate::task::spawn_core;
-use crate::telemetry::{FrameKind, metrics};
+use crate::telemetry::metrics;
 use crate::types::{ConversationId, UserId, monotonic_ms};
-use crate::wire::frame_encoded;
 use crate::wire::pb::Membership;
 
 /// Most groups of one user that are followed.
@@ -27,6 +27,10 @@ pub(super) const MAX_INDEX: usize = 10_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Users whose groups are read at a time after an outage.
 const REJOIN_BATCH: usize = 200;
+/// Pause between two such batches.
+const REJOIN_PAUSE: Duration = Duration::from_millis(10);
+/// Memberships looked up in one round trip.
+const JOIN_BATCH: usize = 1_000;
 /// How often a store that does not answer is asked about a change.
 const ATTEMPTS: u32 = 5;
 const RETRY: Duration = Duration::from_millis(300);
@@ -57,15 +61,17 @@ impl Pipeline {
     pub(crate) fn is_member(&self, user: UserId, conversation: &ConversationId) -> bool {
         match conversation {
             ConversationId::P2p(..) => conversation.peer_of(user).is_some(),
-            ConversationId::Group(_) => {
-                let room = self.ports.hub.rooms.get(conversation);
-                room.is_some_and(|room| room.since(user).is_some())
-            }
+            ConversationId::Group(_) => self.ports.is_in_room(user, conversation),
         }
     }
 }
 
 impl Ports {
+    /// Whether a user was taken into a group's room.
+    pub(super) fn is_in_room(&self, user: UserId, group: &ConversationId) -> bool {
+        self.hub.rooms.get(group).is_some_and(|room| room.since(user).is_some())
+    }
+
     /// Registers interest in these groups on behalf of a user with a
     /// connection here, and takes him in; returns where each ends.
     pub(super) async fn join_rooms(
@@ -73,19 +79,25 @@ impl Ports {
         user: UserId,
         groups: Vec<ConversationId>,
     ) -> Result<Vec<(ConversationId, Joined)>, StoreError> {
-        if groups.is_empty() {
+        let wanted: Vec<_> = groups.into_iter().map(|group| (group, user)).collect();
+        let joined = self.take_in(&wanted).await?;
+        Ok(wanted.into_iter().zip(joined).filter_map(|((group, _), joined)| Some((group, joined?))).collect())
+    }
+
+    /// Registers interest, then takes those in who are members.
+    async fn take_in(&self, wanted: &[(ConversationId, UserId)]) -> Result<Vec<Option<Joined>>, StoreError> {
+        if wanted.is_empty() {
             return Ok(Vec::new());
         }
         let _shared = self.interest.read().await;
-        let wanted: Vec<_> = groups.into_iter().map(|group| (group, user)).collect();
-        let joined = self.store.join(&self.own, &wanted).await?;
-        let taken_in = wanted.into_iter().zip(joined).filter_map(|((group, _), joined)| {
-            let joined = joined?;
-            let room = self.hub.rooms.open(&group, monotonic_ms());
-            room.enter(user, joined.member.since_seq, joined.mver, joined.members);
-            Some((group, joined))
-        });
-        Ok(taken_in.collect())
+        let joined = self.store.join(&self.own, wanted).await?;
+        for ((group, user), joined) in wanted.iter().zip(&joined) {
+            if let Some(joined) = joined {
+                let room = self.hub.rooms.open(group, monotonic_ms());
+                room.enter(*user, joined.member.since_seq, joined.mver);
+            }
+        }
+        Ok(joined)
     }
 
     /// Takes a user out of the rooms of a connection that has gone, unless he
@@ -108,16 +120,16 @@ impl Ports {
         metrics().room_reloads.increment(1);
         let users: Vec<UserId> = room.members().into_iter().map(|(user, _)| user).collect();
         let roster = self.store.roster(conversation, &users).await?;
-        let (mver, size, members) = match roster {
-            Some(roster) => (roster.audience.mver, roster.audience.members, roster.members),
-            None => (u64::MAX, 0, vec![None; users.len()]),
+        let (mver, members) = match roster {
+            Some(roster) => (roster.audience.mver, roster.members),
+            None => (u64::MAX, vec![None; users.len()]),
         };
         let entries: Vec<_> = users
             .into_iter()
             .zip(members)
             .map(|(user, member)| (user, member.map(|m| m.since_seq)))
             .collect();
-        room.reload(mver, size, &entries);
+        room.reload(mver, &entries);
         for (user, since) in entries {
             if since.is_none() {
                 self.forget_conversation(user, conversation);
@@ -136,53 +148,50 @@ impl Ports {
         let Ok(conversation) = ConversationId::parse(&membership.conversation_id) else { return };
         let here = |id: &i64| UserId::new(*id).ok().filter(|user| self.hub.has(*user));
         let affected: Vec<UserId> = membership.user_ids.iter().filter_map(here).collect();
-        let frame = Frame::control(frame_encoded(&membership.envelope), FrameKind::Other);
         let room = self.hub.rooms.get(&conversation);
         let mut told: Vec<UserId> = affected.clone();
         if membership.to_members || membership.user_ids.is_empty() {
             told.extend(room.iter().flat_map(|room| room.members()).map(|(user, _)| user));
         }
+        told.sort_unstable();
+        told.dedup();
         if membership.user_ids.is_empty() {
             // The group is gone.
             for user in &told {
-                self.forget_conversation(*user, &conversation);
-                room.iter().for_each(|room| room.leave(*user));
+                self.take_out(&conversation, *user);
             }
-        } else {
-            for user in affected {
-                self.look_up_member(&conversation, user).await;
-            }
+        } else if conversation.is_group() {
+            self.look_up_members(&conversation, &affected).await;
         }
-        told.sort_unstable();
-        told.dedup();
-        if !membership.envelope.is_empty() {
-            for user in told {
-                self.hub.deliver(user, &frame, None);
-            }
+        for user in told {
+            self.hub.deliver(user, &event_frame(membership, user), None);
         }
     }
 
-    /// Takes a user in or out, as the store says.
-    async fn look_up_member(&self, conversation: &ConversationId, user: UserId) {
-        let mut joined = self.join_rooms(user, vec![conversation.clone()]).await;
-        for _ in 1..ATTEMPTS {
-            if joined.is_ok() {
-                break;
+    fn take_out(&self, conversation: &ConversationId, user: UserId) {
+        self.hub.rooms.get(conversation).iter().for_each(|room| room.leave(user));
+        self.forget_conversation(user, conversation);
+    }
+
+    /// Takes users in or out, as the store says.
+    pub(super) async fn look_up_members(&self, group: &ConversationId, users: &[UserId]) {
+        let wanted: Vec<_> = users.iter().map(|user| (group.clone(), *user)).collect();
+        for _ in 0..ATTEMPTS {
+            match self.take_in(&wanted).await {
+                Ok(joined) => {
+                    for ((_, user), joined) in wanted.iter().zip(joined) {
+                        match joined {
+                            Some(joined) => self.begin(group, *user, &joined),
+                            None => self.take_out(group, *user),
+                        }
+                    }
+                    return;
+                }
+                Err(_) => sleep(RETRY).await,
             }
-            sleep(RETRY).await;
-            joined = self.join_rooms(user, vec![conversation.clone()]).await;
         }
-        match joined.map(|mut joined| joined.pop()) {
-            Ok(Some((_, joined))) => self.begin(conversation, user, &joined),
-            Ok(None) => {
-                self.hub.rooms.get(conversation).iter().for_each(|room| room.leave(user));
-                self.forget_conversation(user, conversation);
-            }
-            // The next reconnection of the store finds it.
-            Err(error) => {
-                tracing::warn!(%conversation, %user, %error, "a change of members is not applied yet")
-            }
-        }
+        // The next reconnection of the store finds it.
+        tracing::warn!(%group, "a change of members is not applied yet");
     }
 
     /// A user's connections go on where he joined.
@@ -202,27 +211,34 @@ impl Ports {
     /// Registers interest anew for everybody here, at a paced rate: after an
     /// outage nothing is known of what the store holds, nor of who has joined
     /// meanwhile.
-    pub(crate) async fn rejoin_all(&self) {
+    pub(crate) async fn register_interest(&self) {
         let mut users: Vec<UserId> = self.hub.all().iter().map(|peer| peer.identity.user).collect();
         users.sort_unstable();
         users.dedup();
         for chunk in users.chunks(REJOIN_BATCH) {
-            for user in chunk {
-                while let Err(error) = self.rejoin(*user).await {
-                    tracing::debug!(%error, "groups are not read yet");
-                    sleep(RETRY).await;
-                }
+            while let Err(error) = self.rejoin(chunk).await {
+                tracing::debug!(%error, "groups are not read yet");
+                sleep(RETRY).await;
             }
-            sleep(Duration::from_millis(10)).await;
+            sleep(REJOIN_PAUSE).await;
         }
     }
 
-    /// Registers interest in all groups of a user.
-    pub(super) async fn rejoin(&self, user: UserId) -> Result<(), StoreError> {
-        let index = self.store.index(&[user], 0, 0, MAX_INDEX).await?.pop().unwrap_or_default();
-        let groups = index.into_iter().filter(ConversationId::is_group).collect();
-        for (group, joined) in self.join_rooms(user, groups).await? {
-            self.begin(&group, user, &joined);
+    /// Registers interest in all groups of these users.
+    pub(super) async fn rejoin(&self, users: &[UserId]) -> Result<(), StoreError> {
+        let indexes = self.store.index(users, 0, 0, MAX_INDEX).await?;
+        let of = |(user, index): (&UserId, Vec<ConversationId>)| {
+            let user = *user;
+            index.into_iter().filter(ConversationId::is_group).map(move |group| (group, user))
+        };
+        let wanted: Vec<_> = users.iter().zip(indexes).flat_map(of).collect();
+        for wanted in wanted.chunks(JOIN_BATCH) {
+            let joined = self.take_in(wanted).await?;
+            for ((group, user), joined) in wanted.iter().zip(joined) {
+                if let Some(joined) = joined {
+                    self.begin(group, *user, &joined);
+                }
+            }
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The product's verbs: send, deliver, repair, acknowledge, relay, attach,
-//! resume, kick, pull.
+//! The product's verbs: send, deliver, repair, reconcile, acknowledge, relay,
+//! attach, resume, kick, pull, look back, change members.
 //!
 //! The only place that sees messages, the hub and the three ports together.
 //! Order of work for a send: validate → dedup + seq + append → ack the sender
@@ -12,13 +12,17 @@
 mod acknowledge;
 mod attach;
 mod deliver;
+mod group;
 mod here;
+mod history;
 mod inbox;
 mod kick;
 mod lane;
 mod members;
+mod membership;
 mod proof;
 mod pull;
+mod reconcile;
 mod refresh;
 mod relay;
 mod repair;
@@ -35,7 +39,7 @@ use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use acknowledge::Report;
-pub(crate) use deliver::{Living, Outgoing};
+pub(crate) use deliver::{Living, Outgoing, Reached};
 pub(crate) use inbox::Inbox;
 pub(crate) use kick::KickRequest;
 pub(crate) use pull::Pull;
@@ -96,6 +100,20 @@ pub(crate) struct Tuning {
     pub groups: Groups,
 }
 
+#[cfg(test)]
+impl Tuning {
+    /// Short waits, and no group is too large.
+    pub(crate) const fn for_tests() -> Self {
+        let groups = Groups {
+            push_members: 20_000,
+            push_rate: 100_000,
+            pull_spread: Duration::ZERO,
+            receipt_members: 200,
+        };
+        Self { send_wait: Duration::from_millis(150), groups }
+    }
+}
+
 impl Ports {
     /// For the gateway `own` with these connections; `node` numbers its
     /// messages.
@@ -140,6 +158,7 @@ impl Pipeline {
         let lanes = lane::start(&ports, stop);
         let relays = relay::start(&ports, stop);
         let reports = acknowledge::start(&ports, stop);
+        reconcile::start(&ports, stop);
         let (refreshes, departures) = refresh::start(&ports, stop);
         repair::start(&ports, stop);
         members::start(&ports, stop);

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use super::history::seen_since;
 use super::proof::{current, prove_against, resync_required};
 use super::{Pipeline, Ports};
 use crate::hub::{Frame, Peer};
 use crate::message::{Mark, Place, Proof, message_id};
 use crate::store::{Page, Span, StoreError};
 use crate::telemetry::{FrameKind, metrics};
-use crate::types::{ConversationId, UserId};
+use crate::types::ConversationId;
 use crate::wire::pb::{
     ConversationsReq, ConversationsResp, Direction, Error, ErrorCode, Push, SyncReq, SyncResp,
 };
@@ -103,22 +104,6 @@ impl Ports {
         }
     }
 
-    /// What a user sees of a conversation: what has a larger seq; `None` = he
-    /// is not in it.
-    pub(crate) async fn visible(
-        &self,
-        user: UserId,
-        conversation: &ConversationId,
-    ) -> Result<Option<i64>, StoreError> {
-        match conversation {
-            ConversationId::P2p(..) => Ok(conversation.peer_of(user).map(|_| 0)),
-            ConversationId::Group(_) => {
-                let roster = self.store.roster(conversation, &[user]).await?;
-                Ok(roster.and_then(|roster| roster.members.first().copied().flatten()).map(|m| m.since_seq))
-            }
-        }
-    }
-
     async fn sync(&self, peer: &Arc<Peer>, trace_id: &str, request: &SyncReq) -> Result<(), Error> {
         let conversation = ConversationId::parse(&request.conversation_id)
             .map_err(|e| error(ErrorCode::Invalid, format!("conversationId: {e}")))?;
@@ -157,7 +142,7 @@ impl Ports {
             self.prove(&conversation, request, &page).await?;
             page.messages.retain(|message| message.seq >= request.from_seq);
         }
-        hide(&mut page, since);
+        let page = seen_since(page, since, request.direction());
         self.answer_sync(peer, trace_id, request, &conversation, page, known).await;
         Ok(())
     }
@@ -281,17 +266,4 @@ fn message_of(frame: &[u8]) -> Option<Push> {
         Some(Payload::Push(push)) => Some(push),
         _ => None,
     }
-}
-
-/// Takes out what a reader may not see, who sees what is above `since`.
-pub(crate) fn hide(page: &mut Page, since: i64) {
-    if since == 0 {
-        return;
-    }
-    let before = page.messages.len();
-    page.messages.retain(|message| message.seq > since);
-    if page.messages.len() < before {
-        page.has_more = false;
-    }
-    page.first_available = page.first_available.max(since.saturating_add(1));
 }

@@ -67,7 +67,7 @@ async fn run(ports: Arc<Ports>, mut relays: mpsc::Receiver<Relay>) {
                     match conversation.peer_of(relay.from.identity.user) {
                         Some(other) => vec![other],
                         None => {
-                            ports.relay_to_group(conversation, &relay).await;
+                            ports.relay_to_group(conversation, &relay.envelope, Some(&relay.from)).await;
                             continue;
                         }
                     }
@@ -110,15 +110,6 @@ fn refuse(relay: &Relay, code: ErrorCode, message: &str) {
 }
 
 impl Ports {
-    /// To the members of a group who are online.
-    async fn relay_to_group(&self, conversation: &ConversationId, relay: &Relay) {
-        let Some(room) = self.hub.rooms.get(conversation) else { return };
-        let frame = Frame::ephemeral(encode(&relay.envelope));
-        for (user, _) in room.members() {
-            self.hub.deliver(user, &frame, Some(&relay.from));
-        }
-    }
-
     /// For every addressee of the batch, in order, whether it has a
     /// conversation with the sender: one round trip.
     async fn partners(&self, batch: &[Relay]) -> Result<std::vec::IntoIter<bool>, StoreError> {

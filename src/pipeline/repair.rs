@@ -50,6 +50,7 @@ async fn run(ports: Arc<Ports>) {
         }
         let pause = next.map_or(UNDER_WAY_MS, |next| next.saturating_sub(monotonic_ms()).max(1));
         tokio::select! {
+            biased;
             () = ports.hub.gaps.opened.notified() => {}
             () = sleep(Duration::from_millis(pause)) => {}
         }
@@ -71,7 +72,8 @@ impl Ports {
             match peer.outbox.place(conversation) {
                 Some(place) => behind |= !fits(place),
                 // What it has is not known here, but by the client.
-                None => peer.outbox.note_top(conversation, top.epoch, top.seq),
+                None if top.seq > 0 => peer.hint(conversation, top.epoch, top.seq, 0, HintCause::Gap),
+                None => {}
             }
         }
         if behind {

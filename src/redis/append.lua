@@ -1,41 +1,93 @@
 #!lua
--- Dedup, seq and append of some messages of one conversation, in one step.
+-- Membership, dedup, seq and append of some messages of one conversation, in
+-- one step.
 -- KEYS: log, meta, dedup of this period, of the last one, of the next one
---       (another gateway's clock may be ahead)
--- ARGV: dedup ttl (s), replication id of this connection, then dedup field, content hash, serverMsgId,
---       server time (ms), message ...
--- Returns {raised, {outcome, seq, serverMsgId, epoch, server time} ...}:
--- outcome 0 appended, 1 a duplicate of that one, 2 the same id with other
--- content; raised 1 = another replication id than last time: acked messages
--- may be lost, so the epoch is another one, too.
-local meta = redis.call('HMGET', KEYS[2], 'top', 'epoch', 'replid')
-local top, epoch = tonumber(meta[1] or '0'), meta[2]
-local raised = epoch and meta[3] ~= ARGV[2]
-if raised or not epoch then
-  local time = redis.call('TIME')
-  local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  epoch = string.format('%.0f', math.max(tonumber(epoch or '0') + 1, now))
+--       (another gateway's clock may be ahead), blacklist; of a group also
+--       members, gateways
+-- ARGV: dedup ttl (s), history of this connection, then sender, clientMsgId,
+--       content hash, serverMsgId, server time (ms), message ...
+-- Returns {raised, {mver, members, gateways} or 0, {outcome, seq,
+-- serverMsgId, epoch, server time} ...}: outcome 0 appended, 1 a duplicate of
+-- that one, 2 the same id with other content, 3 no such group or not in it,
+-- 4 muted until that seq (unix ms), 5 blocked; raised 1 = another history
+-- than last time: acked messages may be lost, so the epoch is another one,
+-- too.
+local meta = redis.call('HMGET', KEYS[2], 'top', 'epoch', 'replid', 'blocked', 'mver', 'members')
+local top, epoch, mver = tonumber(meta[1] or '0'), meta[2], meta[5]
+local group, blocked = KEYS[7], meta[4] and meta[4] ~= '0'
+local now
+local function ms()
+  if not now then
+    local time = redis.call('TIME')
+    now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  end
+  return now
 end
-local replies, appended = {raised and 1 or 0}, false
-for i = 3, #ARGV, 5 do
-  local field, hash, id, at, message = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+-- Once per sender.
+local refusals = {}
+local function refusal(from)
+  local refused = refusals[from]
+  if refused ~= nil then return refused end
+  refused = false
+  if group and not mver then
+    refused = {3, '0', '', '0', '0'}
+  elseif from ~= '0' then
+    if blocked and redis.call('SISMEMBER', KEYS[6], from) == 1 then
+      refused = {5, '0', '', '0', '0'}
+    elseif group then
+      local member = redis.call('HGET', KEYS[7], from)
+      local muted = member and string.match(member, '|(%d+)$')
+      if not member then
+        refused = {3, '0', '', '0', '0'}
+      elseif muted ~= '0' and tonumber(muted) > ms() then
+        refused = {4, muted, '', '0', '0'}
+      end
+    end
+  end
+  refusals[from] = refused
+  return refused
+end
+local created = not epoch
+local raised = epoch and meta[3] ~= ARGV[2]
+if raised or created then
+  local time = redis.call('TIME')
+  local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  epoch = string.format('%.0f', math.max(tonumber(epoch or '0') + 1, micros))
+end
+local replies, last, told = {0, 0}, nil, false
+for i = 3, #ARGV, 6 do
+  local from, hash, id, at = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local field = from .. ':' .. ARGV[i + 1]
   local seen = redis.call('HGET', KEYS[3], field) or redis.call('HGET', KEYS[4], field)
     or redis.call('HGET', KEYS[5], field)
-  if seen then
-    local s, original, h, t = string.match(seen, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
-    replies[#replies + 1] = h == hash and {1, s, original, epoch, t} or {2, '0', '', '0', '0'}
+  local s, original, h, t
+  if seen then s, original, h, t = string.match(seen, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$') end
+  local reply
+  if h == hash then
+    -- Also where the sender may no longer: it is in the log.
+    reply, told = {1, s, original, epoch, t}, true
   else
+    reply = refusal(from) or seen and {2, '0', '', '0', '0'}
+  end
+  if not reply then
     top = top + 1
     local seq = string.format('%.0f', top)
-    -- An explicit id not above the last one is refused: a second guard of the
-    -- order.
-    redis.call('XADD', KEYS[1], seq .. '-0', 'm', message)
-    redis.call('HSET', KEYS[2], 'top', seq, 'epoch', epoch, 'last', id)
+    -- An explicit id not above the last one is refused: a second guard of
+    -- the order.
+    redis.call('XADD', KEYS[1], seq .. '-0', 'm', ARGV[i + 5])
     redis.call('HSET', KEYS[3], field, seq .. '|' .. id .. '|' .. hash .. '|' .. at)
-    appended = true
-    replies[#replies + 1] = {0, seq, id, epoch, at}
+    last, told = id, true
+    reply = {0, seq, id, epoch, at}
   end
+  replies[#replies + 1] = reply
 end
-if appended then redis.call('EXPIRE', KEYS[3], ARGV[1]) end
-if appended or raised then redis.call('HSET', KEYS[2], 'epoch', epoch, 'replid', ARGV[2]) end
+if last then
+  redis.call('HSET', KEYS[2], 'top', string.format('%.0f', top), 'last', last, 'epoch', epoch, 'replid', ARGV[2])
+  if created then redis.call('HSET', KEYS[2], 'created', string.format('%.0f', ms())) end
+  redis.call('EXPIRE', KEYS[3], ARGV[1])
+elseif told and raised then
+  redis.call('HSET', KEYS[2], 'epoch', epoch, 'replid', ARGV[2])
+end
+if raised and told then replies[1] = 1 end
+if group and told then replies[2] = {mver, meta[6], redis.call('HGETALL', KEYS[8])} end
 return replies

@@ -1,93 +1,75 @@
-//! One supervised connection to one Redis.
+//! The handle on one Redis: round trips over one supervised connection.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, FromRedisValue, Pipeline, RedisResult, Value};
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use redis::{FromRedisValue, Pipeline, RedisResult, Value};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::script::{self, Script};
-use crate::config::RedisConfig;
+use super::durability::{Assurance, CONFIRM_WITHIN, Wait};
+use super::error::{code, ends_session, forgot_script};
+use super::keeper::Request;
+use super::supervisor::{Session, supervise};
+use super::{Keys, RedisError, script};
+use crate::config::{Durability, RedisConfig};
 use crate::telemetry::metrics;
-
-/// How often an idle connection is probed.
-const PING_EVERY: Duration = Duration::from_secs(1);
-/// How often the server's durability settings are read again.
-const SETTINGS_EVERY: Duration = Duration::from_secs(10);
-/// Longest pause between two attempts to connect.
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
-
-/// Why a round trip gave no answer.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RedisError {
-    /// No connection at the moment.
-    #[error("redis is not reachable")]
-    Down,
-    /// No answer in time: whether it was done is unknown.
-    #[error("redis did not answer in time")]
-    Timeout,
-    /// The connection broke or the server answered with an error.
-    #[error("redis: {0}")]
-    Server(#[from] redis::RedisError),
-}
 
 /// What is known of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// Not connected, or not answering.
+    /// Not connected, not answering, or not to a primary.
     Down,
     /// Connected.
     Up {
         /// Counts connections; another number = it was lost in between.
         generation: u64,
-        /// The replication id the server reported: another one = another
-        /// history.
-        replid: String,
-        /// The level its settings confirm for a write: 1 or 2.
-        level: u32,
+        /// Names what the server has gone through: another one = acked
+        /// messages may be lost.
+        history: String,
+        /// What stands behind an ack.
+        assurance: Assurance,
     },
 }
 
-/// One script call in a pipeline.
 #[derive(Debug)]
-pub struct Call {
-    command: redis::Cmd,
+pub(super) struct Shared {
+    pub(super) client: redis::Client,
+    pub(super) keys: Keys,
+    pub(super) timeout: Duration,
+    pub(super) durability: Durability,
+    pub(super) session: watch::Sender<Option<Arc<Session>>>,
+    pub(super) link: watch::Sender<Link>,
+    /// Why the last attempt to connect failed.
+    pub(super) refusal: watch::Sender<Option<RedisError>>,
+    pub(super) suspect: Notify,
 }
 
-impl Call {
-    /// Calls `script` on `keys`; arguments follow by [`Call::arg`].
-    #[must_use]
-    pub fn new(script: &Script, keys: &[String]) -> Self {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&script.sha).arg(keys.len()).arg(keys);
-        Self { command }
+impl Shared {
+    /// Tells what stands behind an ack from now on.
+    pub(super) fn assure(&self, now: &Assurance) {
+        self.link.send_if_modified(|link| {
+            let Link::Up { assurance, .. } = link else { return false };
+            if assurance == now {
+                return false;
+            }
+            metrics().ack_level.set(now.level);
+            match &now.short {
+                _ if !now.settled => {}
+                Some(short) => warn!("{short}: sends are refused until it does"),
+                None if now.level < 2 => warn!(
+                    level = now.level,
+                    "sends are acknowledged below level 2: this Redis does not have each write on disk first (appendfsync always, or a WAITAOF that waits; noeviction)"
+                ),
+                None => info!(level = now.level, "level of acknowledgements"),
+            }
+            assurance.clone_from(now);
+            true
+        });
     }
-
-    /// Appends an argument.
-    #[must_use]
-    pub fn arg(mut self, value: impl redis::ToRedisArgs) -> Self {
-        self.command.arg(value);
-        self
-    }
-}
-
-impl From<Call> for redis::Cmd {
-    fn from(call: Call) -> Self {
-        call.command
-    }
-}
-
-#[derive(Debug)]
-struct Shared {
-    client: redis::Client,
-    timeout: Duration,
-    connection: watch::Sender<Option<MultiplexedConnection>>,
-    link: watch::Sender<Link>,
-    suspect: Notify,
 }
 
 /// A cheap handle; all clones share one connection, whose driver pipelines
@@ -98,18 +80,26 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Checks the URL and starts keeping a connection until `stop`.
-    pub(crate) fn start(config: &RedisConfig, stop: CancellationToken) -> Result<Self, RedisError> {
-        let client = redis::Client::open(config.url.expose())?;
+    /// Checks the URL and starts keeping a connection until `stop`. Data that
+    /// were `restored` from a backup get another history, once.
+    pub(crate) fn start(
+        config: &RedisConfig,
+        durability: Durability,
+        restored: bool,
+        stop: CancellationToken,
+    ) -> Result<Self, RedisError> {
         let shared = Arc::new(Shared {
-            client,
+            client: redis::Client::open(config.url.expose())?,
+            keys: Keys::new(&config.prefix),
             timeout: config.timeout,
-            connection: watch::Sender::new(None),
+            durability,
+            session: watch::Sender::new(None),
             link: watch::Sender::new(Link::Down),
+            refusal: watch::Sender::new(None),
             suspect: Notify::new(),
         });
         let supervisor = Arc::clone(&shared);
-        tokio::spawn(async move { stop.run_until_cancelled(supervise(supervisor)).await });
+        tokio::spawn(async move { stop.run_until_cancelled(supervise(supervisor, restored)).await });
         Ok(Self { shared })
     }
 
@@ -117,6 +107,28 @@ impl Client {
     #[must_use]
     pub(crate) fn link(&self) -> watch::Receiver<Link> {
         self.shared.link.subscribe()
+    }
+
+    /// Waits until it is known what stands behind an ack; while Redis is down
+    /// that takes as long as it takes. An error = it will never do.
+    pub(crate) async fn settled(&self) -> Result<(), RedisError> {
+        let (mut link, mut refusal) = (self.link(), self.shared.refusal.subscribe());
+        let settled = |link: &Link| matches!(link, Link::Up { assurance, .. } if assurance.settled);
+        tokio::select! {
+            _ = link.wait_for(settled) => Ok(()),
+            Ok(refused) = refusal.wait_for(|why| matches!(why, Some(RedisError::TooOld(_)))) => {
+                Err(refused.clone().unwrap_or(RedisError::Down))
+            }
+        }
+    }
+
+    /// Why sends are refused at the moment, or Redis is not used at all.
+    #[must_use]
+    pub(crate) fn trouble(&self) -> Option<String> {
+        match &*self.shared.link.borrow() {
+            Link::Up { assurance, .. } => assurance.short.clone(),
+            Link::Down => self.shared.refusal.borrow().as_ref().map(ToString::to_string),
+        }
     }
 
     /// Deadline of one round trip.
@@ -140,25 +152,33 @@ impl Client {
         &self,
         commands: Vec<redis::Cmd>,
     ) -> Result<Vec<RedisResult<Value>>, RedisError> {
-        if commands.is_empty() {
-            return Ok(Vec::new());
+        self.run_all(self.session(None)?, commands).await
+    }
+
+    /// The same, over the connection of this `generation` or not at all.
+    pub(crate) async fn pipeline_on(
+        &self,
+        generation: u64,
+        commands: Vec<redis::Cmd>,
+    ) -> Result<Vec<RedisResult<Value>>, RedisError> {
+        self.run_all(self.session(Some(generation))?, commands).await
+    }
+
+    /// Waits until what was answered over the connection of this `generation`
+    /// is confirmed.
+    pub(crate) async fn confirm(&self, generation: u64, wait: Wait) -> Result<(), RedisError> {
+        if wait == Wait::Nothing {
+            return Ok(());
         }
-        let mut pipe = Pipeline::with_capacity(commands.len());
-        for command in commands {
-            pipe.add_command(command);
+        let (done, answer) = oneshot::channel();
+        let request = Request { wait, done };
+        self.session(Some(generation))?.requests.send(request).await.map_err(|_| RedisError::Down)?;
+        // A round that has not begun, and one.
+        match timeout(CONFIRM_WITHIN * 3, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(RedisError::Down),
+            Err(_) => Err(RedisError::Timeout),
         }
-        pipe.ignore_errors();
-        let results = self.run(&pipe).await?;
-        if !results.iter().any(forgot_script) {
-            return Ok(results);
-        }
-        let mut load = Pipeline::new();
-        for script in script::all() {
-            load.cmd("SCRIPT").arg("LOAD").arg(script.code);
-        }
-        load.ignore_errors();
-        self.run(&load).await?;
-        self.run(&pipe).await
     }
 
     /// Runs one command.
@@ -171,12 +191,50 @@ impl Client {
         Ok(redis::from_redis_value(value).map_err(redis::RedisError::from)?)
     }
 
-    async fn run(&self, pipe: &Pipeline) -> Result<Vec<RedisResult<Value>>, RedisError> {
-        let Some(mut connection) = self.shared.connection.borrow().clone() else {
-            return Err(RedisError::Down);
-        };
+    fn session(&self, generation: Option<u64>) -> Result<Arc<Session>, RedisError> {
+        let session = self.shared.session.borrow().clone();
+        session
+            .filter(|session| generation.is_none_or(|generation| session.generation == generation))
+            .ok_or(RedisError::Down)
+    }
+
+    async fn run_all(
+        &self,
+        session: Arc<Session>,
+        commands: Vec<redis::Cmd>,
+    ) -> Result<Vec<RedisResult<Value>>, RedisError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = session.connection.clone();
+        let mut pipe = Pipeline::with_capacity(commands.len());
+        for command in commands {
+            pipe.add_command(command);
+        }
+        pipe.ignore_errors();
+        let results = self.run(&mut connection, &pipe).await?;
+        if results.iter().filter_map(code).any(ends_session) {
+            self.shared.suspect.notify_one();
+        }
+        if !results.iter().filter_map(code).any(forgot_script) {
+            return Ok(results);
+        }
+        let mut load = Pipeline::new();
+        for script in script::all() {
+            load.cmd("SCRIPT").arg("LOAD").arg(script.code);
+        }
+        load.ignore_errors();
+        self.run(&mut connection, &load).await?;
+        self.run(&mut connection, &pipe).await
+    }
+
+    async fn run(
+        &self,
+        connection: &mut MultiplexedConnection,
+        pipe: &Pipeline,
+    ) -> Result<Vec<RedisResult<Value>>, RedisError> {
         metrics().redis_commands.increment(u64::try_from(pipe.len()).unwrap_or(u64::MAX));
-        let answer = timeout(self.shared.timeout, pipe.query_async(&mut connection)).await;
+        let answer = timeout(self.shared.timeout, pipe.query_async(connection)).await;
         let error = match answer {
             Ok(Ok(results)) => return Ok(results),
             Ok(Err(error)) => RedisError::Server(error),
@@ -186,135 +244,4 @@ impl Client {
         self.shared.suspect.notify_one();
         Err(error)
     }
-}
-
-/// Whether an answer of the server will be the same next time: a wrong type,
-/// a script that fails. A server that is full, loading, or read-only recovers.
-pub(crate) fn is_permanent(error: &redis::RedisError) -> bool {
-    use redis::ErrorKind::{Parse, Server, UnexpectedReturnType};
-    matches!(error.kind(), Parse | UnexpectedReturnType)
-        || matches!(error.kind(), Server(redis::ServerErrorKind::ResponseError))
-        || matches!(error.code(), Some("WRONGTYPE" | "ERR"))
-}
-
-fn forgot_script(result: &RedisResult<Value>) -> bool {
-    let kind = match result {
-        Err(error) => error.kind(),
-        Ok(Value::ServerError(error)) => match error.kind() {
-            Some(kind) => redis::ErrorKind::Server(kind),
-            None => return false,
-        },
-        Ok(_) => return false,
-    };
-    kind == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
-}
-
-async fn supervise(shared: Arc<Shared>) {
-    let mut generation = 0;
-    let mut failures = 0_u32;
-    loop {
-        match connect(&shared).await {
-            Ok((connection, replid, level)) => {
-                generation += 1;
-                failures = 0;
-                info!(generation, level, "redis connected");
-                if generation > 1 {
-                    metrics().redis_reconnects.increment(1);
-                }
-                shared.connection.send_replace(Some(connection.clone()));
-                shared.link.send_replace(Link::Up { generation, replid, level });
-                let why = watch_over(&shared, connection).await;
-                warn!(error = %why, "redis lost; reconnecting");
-                shared.connection.send_replace(None);
-                shared.link.send_replace(Link::Down);
-            }
-            Err(error) => {
-                failures += 1;
-                // Once at the start of an outage, then about every minute.
-                if failures % 64 == 1 {
-                    warn!(%error, attempt = failures, "redis not reachable; retrying");
-                }
-            }
-        }
-        let ceiling = Duration::from_millis(50).saturating_mul(1 << failures.min(5)).min(MAX_BACKOFF);
-        sleep(ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-    }
-}
-
-async fn connect(shared: &Shared) -> Result<(MultiplexedConnection, String, u32), RedisError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(shared.timeout))
-        .set_response_timeout(Some(shared.timeout))
-        .set_pipeline_buffer_size(1000);
-    let connect = shared.client.get_multiplexed_async_connection_with_config(&config);
-    let mut connection = timeout(shared.timeout * 2, connect).await.map_err(|_| RedisError::Timeout)??;
-    let info: String = ask(shared, &mut connection, redis::cmd("INFO").arg("replication")).await?;
-    let replid = field(&info, "master_replid").to_owned();
-    if field(&info, "role") != "master" {
-        warn!("this redis is a replica: writes will be refused until it is promoted");
-    }
-    let level = level(shared, &mut connection).await?;
-    for script in script::all() {
-        let _: Value =
-            ask(shared, &mut connection, redis::cmd("SCRIPT").arg("LOAD").arg(script.code)).await?;
-    }
-    Ok((connection, replid, level))
-}
-
-/// Returns when the connection no longer answers, saying why.
-async fn watch_over(shared: &Shared, mut connection: MultiplexedConnection) -> RedisError {
-    let mut settings_at = Instant::now();
-    loop {
-        let _ = timeout(PING_EVERY, shared.suspect.notified()).await;
-        let ping: Result<String, _> = ask(shared, &mut connection, &redis::cmd("PING")).await;
-        // LOADING and the like are errors too: such a server serves nothing.
-        if let Err(error) = ping {
-            return error;
-        }
-        if settings_at.elapsed() >= SETTINGS_EVERY {
-            settings_at = Instant::now();
-            match level(shared, &mut connection).await {
-                Err(error) => return error,
-                Ok(now) => {
-                    shared.link.send_if_modified(|link| match link {
-                        Link::Up { level, .. } if *level != now => {
-                            warn!(before = *level, now, "redis durability level changed");
-                            *level = now;
-                            true
-                        }
-                        _ => false,
-                    });
-                }
-            }
-        }
-    }
-}
-
-async fn ask<T: FromRedisValue>(
-    shared: &Shared,
-    connection: &mut MultiplexedConnection,
-    command: &redis::Cmd,
-) -> Result<T, RedisError> {
-    Ok(timeout(shared.timeout, command.query_async(connection)).await.map_err(|_| RedisError::Timeout)??)
-}
-
-/// Level 2 needs every write on disk before its reply, and no eviction; what
-/// cannot be read counts as not confirmed.
-async fn level(shared: &Shared, connection: &mut MultiplexedConnection) -> Result<u32, RedisError> {
-    let mut durable = true;
-    for (key, wanted) in
-        [("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory-policy", "noeviction")]
-    {
-        let answer = ask::<Vec<String>>(shared, connection, redis::cmd("CONFIG").arg("GET").arg(key)).await;
-        match answer {
-            Ok(pair) => durable &= pair.get(1).is_some_and(|value| value == wanted),
-            Err(RedisError::Server(error)) if !error.is_io_error() => durable = false,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(if durable { 2 } else { 1 })
-}
-
-fn field<'a>(info: &'a str, name: &str) -> &'a str {
-    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map_or("", str::trim)
 }

@@ -52,10 +52,47 @@ impl Keys {
         format!("{}node:{node}", self.prefix)
     }
 
-    /// A key of a conversation: `log`, `meta`, `cursors`, `dedup:<bucket>`.
+    /// A key of a conversation, all in one slot. `log`: STREAM, ids
+    /// `<seq>-0`. `meta`: HASH. `members`: HASH user → `role|sinceSeq|muteUntil`.
+    /// `roster`: ZSET of their ids, 19 digits, all scores 0. `gateways`: HASH
+    /// gateway → epoch. `cursors`: HASH user → `delivered|read`. `blacklist`:
+    /// SET. `dedup:<period>`: HASH. `creating`: STRING, while it is made.
+    /// `left:<nonce>`: ZSET, the roster of a group that was deleted.
     #[must_use]
     pub(crate) fn conversation(&self, conversation: &ConversationId, part: &str) -> String {
         format!("{{{}c:{conversation}}}:{part}", self.prefix)
+    }
+
+    /// Matches the logs of all conversations.
+    #[must_use]
+    pub(crate) fn every_log(&self) -> String {
+        format!("{{{}c:*}}:log", self.prefix)
+    }
+
+    /// Whose log this key is.
+    #[must_use]
+    pub(crate) fn logged(&self, key: &str) -> Option<ConversationId> {
+        let rest = key.strip_prefix('{')?.strip_prefix(self.prefix.as_str())?.strip_prefix("c:")?;
+        ConversationId::parse(rest.strip_suffix("}:log")?).ok()
+    }
+
+    /// STRING: the gateway that removes old messages at the moment.
+    #[must_use]
+    pub(crate) fn retention(&self) -> String {
+        format!("{}retention", self.prefix)
+    }
+
+    /// STRING: drawn when the data came from a backup; part of the history's
+    /// name.
+    #[must_use]
+    pub(crate) fn restored(&self) -> String {
+        format!("{}restored", self.prefix)
+    }
+
+    /// STRING: written so that what was written before it can be waited for.
+    #[must_use]
+    pub(crate) fn confirm(&self) -> String {
+        format!("{}confirm", self.prefix)
     }
 
     /// ZSET: a user's conversations → last-known activity, unix ms.
@@ -78,5 +115,7 @@ mod tests {
         assert_eq!(keys.channel(&GatewayId::new("gw-1").unwrap()), "app1:10065");
         let conversation = ConversationId::parse("p2p:1:2").unwrap();
         assert_eq!(Keys::default().conversation(&conversation, "log"), "{c:p2p:1:2}:log");
+        assert_eq!(keys.logged(&keys.conversation(&conversation, "log")), Some(conversation));
+        assert_eq!(keys.logged("{c:p2p:1:2}:log"), None, "another prefix");
     }
 }

@@ -7,9 +7,10 @@ use redis::FromRedisValue;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::client::{Call, Client, RedisError};
 use super::keys::Keys;
+use super::script::Call;
 use super::script::LEASE;
+use super::{Client, RedisError};
 use crate::types::{Epoch, GatewayId, unix_ms};
 
 /// Life of a lease that is not renewed.

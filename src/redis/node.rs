@@ -2,10 +2,11 @@
 
 use redis::FromRedisValue;
 
-use super::client::{Call, Client, RedisError};
 use super::keys::Keys;
 use super::lease::LEASE_TTL;
+use super::script::Call;
 use super::script::LEASE;
+use super::{Client, RedisError};
 use crate::types::{Epoch, GatewayId, fnv1a64};
 
 /// Leases node numbers for one gateway epoch.

@@ -15,6 +15,35 @@ fn script(code: &'static str) -> Script {
     Script { code, sha: redis::Script::new(code).get_hash().to_owned() }
 }
 
+/// One script call in a pipeline.
+#[derive(Debug)]
+pub struct Call {
+    command: redis::Cmd,
+}
+
+impl Call {
+    /// Calls `script` on `keys`; arguments follow by [`Call::arg`].
+    #[must_use]
+    pub fn new(script: &Script, keys: &[String]) -> Self {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&script.sha).arg(keys.len()).arg(keys);
+        Self { command }
+    }
+
+    /// Appends an argument.
+    #[must_use]
+    pub fn arg(mut self, value: impl redis::ToRedisArgs) -> Self {
+        self.command.arg(value);
+        self
+    }
+}
+
+impl From<Call> for redis::Cmd {
+    fn from(call: Call) -> Self {
+        call.command
+    }
+}
+
 /// Bind, refresh and re-bind of a user's devices on one gateway.
 pub(crate) static BIND: LazyLock<Script> = LazyLock::new(|| script(include_str!("bind.lua")));
 /// Compare-and-delete of one device.
@@ -26,7 +55,18 @@ pub(crate) static APPEND: LazyLock<Script> = LazyLock::new(|| script(include_str
 /// Raises what a user has received and read.
 pub(crate) static POSITION: LazyLock<Script> = LazyLock::new(|| script(include_str!("position.lua")));
 
+/// Registers a gateway's interest in a group.
+pub(crate) static JOIN: LazyLock<Script> = LazyLock::new(|| script(include_str!("join.lua")));
+/// Takes it back.
+pub(crate) static LEAVE: LazyLock<Script> = LazyLock::new(|| script(include_str!("leave.lua")));
+/// One step of making a group.
+pub(crate) static CREATE: LazyLock<Script> = LazyLock::new(|| script(include_str!("create.lua")));
+/// Removes a group.
+pub(crate) static DELETE: LazyLock<Script> = LazyLock::new(|| script(include_str!("delete.lua")));
+/// Changes one user's membership, or his place on the blacklist.
+pub(crate) static MEMBER: LazyLock<Script> = LazyLock::new(|| script(include_str!("member.lua")));
+
 /// All of them, to be loaded on connecting.
-pub(super) fn all() -> [&'static Script; 5] {
-    [&BIND, &UNBIND, &LEASE, &APPEND, &POSITION]
+pub(super) fn all() -> [&'static Script; 10] {
+    [&BIND, &UNBIND, &LEASE, &APPEND, &POSITION, &JOIN, &LEAVE, &CREATE, &DELETE, &MEMBER]
 }

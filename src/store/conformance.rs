@@ -1,5 +1,8 @@
-//! The suite both backends pass.
+//! The suite every backend passes.
 
+mod groups;
+
+use self::groups::suite_groups;
 use super::*;
 use crate::redis::testing::TestRedis;
 use crate::types::unix_ms;
@@ -149,12 +152,15 @@ async fn suite(store: Store) {
 #[tokio::test]
 async fn memory() {
     suite(Store::Memory(MemoryStore::new())).await;
+    suite_groups(&Store::Memory(MemoryStore::new())).await;
 }
 
 #[tokio::test]
 async fn redis() {
     let server = TestRedis::start();
     suite(Store::Redis(RedisStore::new(server.client().await, TestRedis::keys()))).await;
+    let server = TestRedis::start();
+    suite_groups(&Store::Redis(RedisStore::new(server.client().await, TestRedis::keys()))).await;
 }
 
 #[tokio::test]

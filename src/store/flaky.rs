@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::time::sleep;
@@ -41,12 +42,22 @@ pub(crate) struct FlakyStore {
     pub(crate) inner: Arc<MemoryStore>,
     fates: Mutex<VecDeque<Fate>>,
     weather: Arc<Mutex<Weather>>,
+    advanced: AtomicUsize,
 }
 
 impl FlakyStore {
     /// With these fates for the calls to come.
     pub(crate) fn new(fates: impl IntoIterator<Item = Fate>) -> Self {
         Self { fates: Mutex::new(fates.into_iter().collect()), ..Self::default() }
+    }
+
+    /// Positions written so far.
+    pub(crate) fn advanced(&self) -> usize {
+        self.advanced.load(Ordering::Acquire)
+    }
+
+    pub(super) fn count_advanced(&self, positions: usize) {
+        self.advanced.fetch_add(positions, Ordering::AcqRel);
     }
 
     /// One gateway's way to a store that others share.

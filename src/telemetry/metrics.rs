@@ -3,33 +3,9 @@
 use std::sync::OnceLock;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::labels::{FrameKind, HintCause, Refusal, ResyncCause};
 use crate::types::CloseReason;
-
-/// Renders `/metrics`; must be asked to drain histograms every few seconds.
-#[derive(Clone)]
-pub(crate) struct Recorder(PrometheusHandle);
-
-impl std::fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Recorder")
-    }
-}
-
-impl Recorder {
-    /// The exposition text.
-    #[must_use]
-    pub(crate) fn render(&self) -> String {
-        self.0.render()
-    }
-
-    /// Drains histogram samples into buckets; without it they pile up.
-    pub(crate) fn upkeep(&self) {
-        self.0.run_upkeep();
-    }
-}
 
 /// The cached handles.
 #[derive(Debug)]
@@ -67,6 +43,10 @@ pub(crate) struct Metrics {
     pub epochs_raised: Counter,
     pub append_seconds: Histogram,
     pub ack_level: Gauge,
+    pub unconfirmed: Counter,
+    pub retention_messages: Counter,
+    pub retention_conversations: Counter,
+    pub retention_rounds: Counter,
     pub deliveries_local: Counter,
     pub deliveries_remote: Counter,
     pub deliveries_offline: Counter,
@@ -101,6 +81,7 @@ pub(crate) struct Metrics {
     pub dropped_bus_full: Counter,
     pub dropped_bus_error: Counter,
     pub dropped_membership_full: Counter,
+    pub dropped_room_outdated: Counter,
     pub interests_forgotten: Counter,
     pub bus_published: Counter,
     pub bus_received: Counter,
@@ -109,6 +90,11 @@ pub(crate) struct Metrics {
     pub bus_ignored_broken: Counter,
     pub bus_gaps: Counter,
     pub bus_lag_seconds: Histogram,
+    pub reconcile_hole: Counter,
+    pub reconcile_new_source: Counter,
+    pub reconcile_resubscribed: Counter,
+    pub reconcile_lease: Counter,
+    pub reconciled: Counter,
     pub redis_up: Gauge,
     pub redis_reconnects: Counter,
     pub redis_commands: Counter,
@@ -130,26 +116,7 @@ pub(crate) struct RouteMetrics {
     pub seconds: Histogram,
 }
 
-const BUCKETS: [f64; 16] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    10.0,
-];
-
-/// Installs the Prometheus recorder for this process and returns it; a second
-/// call returns the same one.
-pub(crate) fn install_metrics() -> Result<Recorder, String> {
-    static RECORDER: OnceLock<Recorder> = OnceLock::new();
-    if let Some(recorder) = RECORDER.get() {
-        return Ok(recorder.clone());
-    }
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|error| format!("metrics recorder: {error}"))?;
-    Ok(RECORDER.get_or_init(|| Recorder(handle)).clone())
-}
-
-/// The handles. Before [`install_metrics`] has run they count into nothing.
+/// The handles. Before [`super::install_metrics`] has run they count into nothing.
 pub(crate) fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(Metrics::register)
@@ -240,6 +207,10 @@ impl Metrics {
         };
         let ignored =
             |r| labelled("tidegate_bus_ignored_total", "Bus messages ignored, by reason.", "reason", r);
+        let reconcile = |c| {
+            let help = "Times messages for this gateway may have been lost, by cause.";
+            labelled("tidegate_reconciliations_total", help, "cause", c)
+        };
         Self {
             connections: gauge("tidegate_connections", "Live connections."),
             users: gauge("tidegate_users", "Users with at least one live connection here."),
@@ -279,6 +250,22 @@ impl Metrics {
                 "Duration of one batch of appends.",
             ),
             ack_level: gauge("tidegate_ack_level", "Level at which sends are acknowledged: 1, 2 or 3."),
+            unconfirmed: counter(
+                "tidegate_store_unconfirmed_total",
+                "Batches of appends not acknowledged for want of their level.",
+            ),
+            retention_messages: counter(
+                "tidegate_retention_messages_total",
+                "Messages removed, past their time.",
+            ),
+            retention_conversations: counter(
+                "tidegate_retention_conversations_total",
+                "Conversations looked at for such messages.",
+            ),
+            retention_rounds: counter(
+                "tidegate_retention_rounds_total",
+                "Complete rounds through all conversations.",
+            ),
             deliveries_local: deliveries("local"),
             deliveries_remote: deliveries("remote"),
             deliveries_offline: deliveries("offline"),
@@ -334,6 +321,7 @@ impl Metrics {
             dropped_bus_full: dropped("bus_queue_full"),
             dropped_bus_error: dropped("bus_publish_failed"),
             dropped_membership_full: dropped("membership_queue_full"),
+            dropped_room_outdated: dropped("group_outdated"),
             interests_forgotten: counter(
                 "tidegate_group_interests_forgotten_total",
                 "Interests of dead gateways that were taken back.",
@@ -357,6 +345,14 @@ impl Metrics {
             bus_lag_seconds: seconds(
                 "tidegate_bus_lag_seconds",
                 "From publish to receipt, by the two clocks.",
+            ),
+            reconcile_hole: reconcile("hole"),
+            reconcile_new_source: reconcile("new_source"),
+            reconcile_resubscribed: reconcile("resubscribed"),
+            reconcile_lease: reconcile("lease"),
+            reconciled: counter(
+                "tidegate_reconciled_conversations_total",
+                "Conversations looked at for what was lost.",
             ),
             redis_up: gauge("tidegate_redis_up", "1 while Redis answers and the channel is subscribed."),
             redis_reconnects: counter(

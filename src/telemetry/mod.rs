@@ -8,7 +8,9 @@
 mod labels;
 mod log;
 mod metrics;
+mod recorder;
 
 pub(crate) use labels::{FrameKind, HintCause, Refusal, ResyncCause};
 pub use log::install_log;
-pub(crate) use metrics::{Recorder, RouteMetrics, install_metrics, metrics};
+pub(crate) use metrics::{RouteMetrics, metrics};
+pub(crate) use recorder::{Recorder, install_metrics};

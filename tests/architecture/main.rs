@@ -37,7 +37,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("net", &["telemetry"]),
     ("ws", &["types", "config"]),
     ("session", &["ws", "wire", "hub", "pipeline", "message", "store", "types", "telemetry", "config"]),
-    ("admin", &["hub", "pipeline", "route", "redis", "message", "wire", "types", "telemetry", "config"]),
+    (
+        "admin",
+        &["hub", "pipeline", "route", "store", "redis", "message", "wire", "types", "telemetry", "config"],
+    ),
     (
         "gateway",
         &[

@@ -22,6 +22,8 @@ mod copies;
 mod frames;
 mod messages;
 mod outages;
+mod reconciles;
+mod retention;
 mod scrape;
 
 use std::collections::BTreeSet;
@@ -49,6 +51,7 @@ const MOVED: &[&[Series]] = &[
     bus::CROSSING,
     bus::FORGED,
     bus::FULL,
+    reconciles::CAUSES,
     outages::WELL,
     outages::ILL,
     outages::BACK,
@@ -57,6 +60,7 @@ const MOVED: &[&[Series]] = &[
     outages::STOLEN,
     outages::HANGING,
     outages::RAISED,
+    retention::RETENTION,
 ];
 
 /// What no test here moves, and why not.

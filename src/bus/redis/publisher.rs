@@ -1,22 +1,26 @@
 //! The publishing half.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prost::Message;
 use redis::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::super::counter::{Outbound, REPEAT_AFTER_MS};
+use super::super::counter::Outbound;
 use super::super::{BUS_VERSION, Destination};
 use crate::redis::{Client, Keys};
 use crate::telemetry::metrics;
 use crate::types::{GatewayId, monotonic_ms, unix_micros};
 use crate::wire::pb::{BusItem, BusMessage};
 
-/// Most items of one batch.
+/// Most works of one batch.
 const BATCH: usize = 512;
+/// How often it is looked for numbers to be repeated.
+const REPEAT_TICK: Duration = Duration::from_millis(250);
 /// Most bytes of one publish: Redis cuts off a subscriber that falls 32 MB
 /// behind, or 8 MB for a minute.
 const MAX_PUBLISH: usize = 512 * 1024;
@@ -24,8 +28,8 @@ const MAX_PUBLISH: usize = 512 * 1024;
 /// What the publisher is given.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// To be published.
-    Item(Destination, BusItem),
+    /// To be published, those to one destination in one.
+    Items(Vec<(Destination, BusItem)>),
     /// Somebody waits until all before it is published.
     Flush(oneshot::Sender<()>),
 }
@@ -36,12 +40,16 @@ pub(super) struct Publisher {
     pub(super) keys: Keys,
     pub(super) own: Destination,
     pub(super) counters: Outbound,
+    /// What taken items give back.
+    pub(super) room: Arc<Semaphore>,
+    /// Gateways whose items there was no room for.
+    pub(super) missed: Arc<Mutex<HashSet<GatewayId>>>,
 }
 
 impl Publisher {
     /// Until the queue ends.
     pub(super) async fn run(mut self, mut work: mpsc::Receiver<Work>) {
-        let mut repeat = interval(Duration::from_secs(1));
+        let mut repeat = interval(REPEAT_TICK);
         repeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -51,24 +59,38 @@ impl Publisher {
                     if taken == 0 {
                         return;
                     }
-                    let mut items = Vec::with_capacity(taken);
+                    let mut all = Vec::with_capacity(taken);
                     let mut waiting = Vec::new();
                     for work in batch.drain(..) {
                         match work {
-                            Work::Item(to, item) => items.push((to, item)),
+                            Work::Items(items) => all.extend(items),
                             Work::Flush(done) => waiting.push(done),
                         }
                     }
-                    self.publish(items.into_iter()).await;
+                    self.room.add_permits(all.len());
+                    self.skip_missed();
+                    self.publish(all.into_iter()).await;
                     if !waiting.is_empty() {
-                        self.repeat(0).await;
+                        self.repeat(true).await;
                     }
                     for done in waiting {
                         let _ = done.send(());
                     }
                 }
-                _ = repeat.tick() => self.repeat(REPEAT_AFTER_MS).await,
+                _ = repeat.tick() => {
+                    self.skip_missed();
+                    self.repeat(false).await;
+                }
             }
+        }
+    }
+
+    /// What was dropped takes a number all the same: its destination sees the
+    /// hole.
+    fn skip_missed(&mut self) {
+        let missed = std::mem::take(&mut *self.missed.lock());
+        for gateway in missed {
+            self.counters.next(&gateway, monotonic_ms());
         }
     }
 
@@ -107,15 +129,20 @@ impl Publisher {
         self.command(to, counter, items)
     }
 
-    /// Repeats the last number to whom nothing was sent for so long.
-    async fn repeat(&mut self, after_ms: u64) {
-        let due = self.counters.repeats(monotonic_ms(), after_ms);
-        let of = |(gateway, counter): (GatewayId, u64)| {
-            let to = Destination { gateway, epoch: crate::types::Epoch(0) };
-            self.command(&to, counter, Vec::new())
+    /// Repeats the last number to whom nothing was sent for a while. What
+    /// Redis did not take is due again.
+    async fn repeat(&mut self, hurry: bool) {
+        let due = self.counters.due(monotonic_ms(), hurry);
+        let of = |(gateway, counter): &(GatewayId, u64)| {
+            let to = Destination { gateway: gateway.clone(), epoch: crate::types::Epoch(0) };
+            self.command(&to, *counter, Vec::new())
         };
-        // A repeat that is lost is no loss: the next message counts on.
-        let _ = self.client.pipeline(due.into_iter().map(of).collect()).await;
+        let replies = self.client.pipeline(due.iter().map(of).collect()).await.unwrap_or_default();
+        for ((gateway, _), reply) in due.iter().zip(replies) {
+            if reply.and_then(Value::extract_error).is_ok() {
+                self.counters.repeated(gateway);
+            }
+        }
     }
 
     async fn send(&self, commands: Vec<redis::Cmd>) {

@@ -10,18 +10,18 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::super::counter::{Continuity, Inbound};
-use super::super::{BUS_VERSION, Destination, Receiver, accepts};
+use super::super::{BUS_VERSION, Cause, Destination, Disturbances, Receiver, accepts};
 use crate::redis::{Client, Link};
 use crate::telemetry::metrics;
-use crate::types::{GatewayId, monotonic_ms, unix_micros};
+use crate::types::{GatewayId, unix_micros, unix_ms};
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{BusItem, BusMessage, Probe};
 
 /// How often the own channel is probed, so that a subscription that died
 /// silently is found.
-const PROBE_EVERY: Duration = Duration::from_secs(2);
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// A subscription without a sign of life for this long is made anew.
-const DEAF_AFTER: Duration = Duration::from_secs(6);
+const DEAF_AFTER: Duration = Duration::from_secs(4);
 const MAX_BACKOFF_MS: u64 = 1_000;
 
 /// Listens on the own channel.
@@ -32,6 +32,10 @@ pub(super) struct Subscriber {
     pub(super) receiver: Receiver,
     pub(super) subscribed: watch::Sender<u64>,
     pub(super) inbound: Inbound,
+    pub(super) disturbances: Disturbances,
+    /// Unix ms of the last proof that the subscription hears; `None` = there
+    /// was never one.
+    pub(super) alive_at: Option<i64>,
 }
 
 impl Subscriber {
@@ -47,6 +51,10 @@ impl Subscriber {
             match self.subscribe().await {
                 Ok(messages) => {
                     generation += 1;
+                    // What others sent in between went nowhere.
+                    if let Some(alive_at) = self.alive_at.replace(unix_ms()) {
+                        self.disturbances.hold(Cause::Resubscribed, alive_at);
+                    }
                     self.subscribed.send_replace(generation);
                     info!(channel = %self.channel, generation, "subscribed");
                     let why = self.listen(messages).await;
@@ -103,19 +111,24 @@ impl Subscriber {
         let lag = unix_micros().saturating_sub(message.sent_at_micros).max(0);
         metrics().bus_received.increment(1);
         metrics().bus_lag_seconds.record(Duration::from_micros(u64::try_from(lag).unwrap_or(0)));
+        let is_own = source == self.own.gateway;
+        if is_own {
+            self.alive_at = Some(message.sent_at_micros / 1_000);
+        }
         // Counter 0 stands outside the count: probes of the subscription.
         if message.counter > 0 {
             let has_items = !message.items.is_empty();
-            let seen = self.inbound.observe(
-                &source,
-                message.source_epoch,
-                message.counter,
-                has_items,
-                monotonic_ms(),
-            );
-            if seen == Continuity::Hole {
-                metrics().bus_gaps.increment(1);
-                warn!(%source, counter = message.counter, "bus messages were lost");
+            let (epoch, counter) = (message.source_epoch, message.counter);
+            match self.inbound.observe(&source, epoch, counter, has_items, unix_ms()) {
+                Continuity::Hole(since) => {
+                    metrics().bus_gaps.increment(1);
+                    warn!(%source, counter, "bus messages were lost");
+                    self.disturbances.report(Cause::Hole, since);
+                }
+                Continuity::NewSource(since) if !is_own => {
+                    self.disturbances.report(Cause::NewSource, since);
+                }
+                Continuity::NewSource(_) | Continuity::Whole | Continuity::Late => {}
             }
         }
         for item in message.items {

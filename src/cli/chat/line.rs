@@ -6,8 +6,8 @@ use crate::wire::pb::{GoAway, GoAwayReason, Kick, KickReason, MessageType, Push,
 /// One thing to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Line {
-    /// Of the peer. `fresh` = not read before.
-    Peer { text: String, at_ms: i64, fresh: bool },
+    /// Of another user. `fresh` = not read before.
+    Peer { from: i64, text: String, at_ms: i64, fresh: bool },
     /// Of oneself: of another device, or before this chat.
     Own { text: String, at_ms: i64, fresh: bool },
     /// Just typed here.

@@ -1,10 +1,11 @@
-//! `tidegate chat`: two users talk in the terminal.
+//! `tidegate chat`: two users, or the members of a group, talk in the terminal.
 //!
 //! `talk` decides, `link` keeps the connection, `screen` and `view` show it;
 //! this file ties them together. On a terminal there is a prompt at the
 //! bottom with the tick of the last message; otherwise every line of stdin is
 //! sent and every message and status is one line of stdout.
 
+mod change;
 mod line;
 mod link;
 mod outbox;
@@ -35,10 +36,10 @@ use view::View;
 #[command(
     after_help = "In the chat: /who, /help, /quit. The prompt shows how far your last message got:\n  \
 · sending   ✓ stored   ✓✓ delivered   coloured ✓✓ read\n\n\
-When stdin is not a terminal, each of its lines is sent; stdout has a line `[peer] text` per message and\n\
+When stdin is not a terminal, each of its lines is sent; stdout has a line `[sender] text` per message and\n\
 `✓ stored seq=1`, `✓✓ delivered seq=1`, `✓✓ read seq=1` as they happen. It ends with 0 once stdin ended and\n\
 everything is stored.\n\n\
-Examples:\n  tidegate chat --user 1 --to 2\n  tidegate chat --user 2 --to 1 --device laptop --url ws://127.0.0.1:7710/ws\n  \
+Examples:\n  tidegate chat --user 1 --to 2\n  tidegate chat --user 1 --to g:team\n  tidegate chat --user 2 --to 1 --device laptop --url ws://127.0.0.1:7710/ws\n  \
 echo hello | tidegate chat --user 1 --to 2\n  tidegate chat --user 2 --to 1 --linger 60 </dev/null"
 )]
 pub struct ChatArgs {
@@ -59,21 +60,18 @@ impl ChatArgs {
         let parties = self.identity.parties(&ready)?;
         let device = endpoint.device.to_string();
         let link = Link::new(endpoint, client);
-        let mut talk = Talk::new(parties);
+        let mut talk = Talk::new(parties.clone());
         talk.connected(&ready, Instant::now());
 
         let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         let colour =
             interactive && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let view = View::new(parties, colour, TimeZone::system());
         let screen = if interactive {
-            talk.notice(format!(
-                "user {} to user {} on gateway {} (/help, /quit)",
-                parties.me, parties.peer, ready.gateway_id
-            ));
-            Screen::terminal(view)?
+            let (me, other, gateway) = (parties.me, parties.other(), &ready.gateway_id);
+            talk.notice(format!("user {me} to {other} on gateway {gateway} (/help, /quit)"));
+            Screen::terminal(View::new(parties, colour, TimeZone::system()))?
         } else {
-            Screen::plain(view)
+            Screen::plain(View::new(parties, colour, TimeZone::system()))
         };
         Chat { talk, link, screen, device, linger: Duration::from_secs(self.linger.into()), left_at: None }
             .run()
@@ -187,7 +185,7 @@ fn set(name: &str) -> bool {
 /// How long the end waits for messages that are not stored yet.
 const STORE_WAIT: Duration = Duration::from_secs(5);
 const HELP: &str = "\
-/who   who is talking to whom, and whether the other is online
+/who   who is talking to whom; of one user also whether he is online
 /quit  leave (as do Ctrl-D and Ctrl-C)
 // at the start of a line sends a text that begins with /
 prompt: · sending, ✓ stored, ✓✓ delivered, coloured ✓✓ read, ✗ refused";

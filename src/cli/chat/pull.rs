@@ -51,6 +51,12 @@ impl Talk {
         }
     }
 
+    /// Pulls what this device does not hold, wherever the top may be.
+    pub(super) fn look(&mut self, now: Instant) {
+        let known = self.received.upto().is_some();
+        self.begin(if known { Direction::Forward } else { Direction::Backward }, now);
+    }
+
     /// The gateway does not know this device's position: starts over at the
     /// top.
     pub(super) fn resync(&mut self, current: Option<&Position>, now: Instant) {

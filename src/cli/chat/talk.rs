@@ -21,7 +21,7 @@ use crate::wire::pb::{
     send_message_req,
 };
 
-/// One conversation of two users, seen from one device.
+/// One conversation, seen from one device.
 #[derive(Debug)]
 pub(super) struct Talk {
     pub(super) parties: Parties,
@@ -46,8 +46,8 @@ impl Talk {
     /// Before the first `connected`.
     pub(super) fn new(parties: Parties) -> Self {
         Self {
+            conversation: parties.conversation.to_string(),
             parties,
-            conversation: parties.conversation(),
             received: Received::default(),
             pull: None,
             read_before: 0,
@@ -78,6 +78,9 @@ impl Talk {
             self.changed(changes);
             self.read_before = self.read_before.max(position.read_seq);
             self.catch_up(position, now);
+        } else if self.parties.peer().is_none() {
+            // Not among the latest, or not there: the answer tells.
+            self.look(now);
         }
         self.tell_positions();
     }
@@ -99,12 +102,11 @@ impl Talk {
 
     /// Asks who is there.
     pub(super) fn who(&mut self, device: &str) {
-        let Parties { me, peer } = self.parties;
-        let gateway = &self.gateway;
-        self.notice(format!(
-            "you are user {me}, device {device}, on gateway {gateway}; talking to user {peer}"
-        ));
-        self.out.push(Payload::Presence(PresenceReq { user_ids: vec![peer.get()], watch: true }));
+        let (me, other, gateway) = (self.parties.me, self.parties.other(), &self.gateway);
+        self.notice(format!("you are user {me}, device {device}, on gateway {gateway}; talking to {other}"));
+        if let Some(peer) = self.parties.peer() {
+            self.out.push(Payload::Presence(PresenceReq { user_ids: vec![peer.get()], watch: true }));
+        }
     }
 
     /// Something to tell the user.
@@ -129,7 +131,10 @@ impl Talk {
             Payload::Typing(typing) if self.is_peers(&typing.conversation_id, typing.by_user_id) => {
                 self.typing_until = typing.active.then(|| now + TYPING_LASTS);
             }
-            Payload::PresenceEvent(event) if event.user_id == self.parties.peer.get() => {
+            Payload::ConversationEvent(event) if event.conversation_id == self.conversation => {
+                self.on_change(&event, now);
+            }
+            Payload::PresenceEvent(event) if self.is_peer(event.user_id) => {
                 let devices = event.device_ids.join(", ");
                 let state = if event.online { "online" } else { "offline" };
                 let on = if devices.is_empty() { String::new() } else { format!(" on {devices}") };
@@ -211,7 +216,7 @@ impl Talk {
         } else {
             self.typing_until = None;
             self.shown = self.shown.max(push.seq);
-            self.lines.push(Line::Peer { text, at_ms, fresh });
+            self.lines.push(Line::Peer { from: push.from_user_id, text, at_ms, fresh });
         }
     }
 
@@ -263,7 +268,9 @@ impl Talk {
         if about_pull {
             self.end_pull();
         }
-        if error.code() != ErrorCode::Unsupported {
+        if error.code() == ErrorCode::NotFound && self.parties.peer().is_none() {
+            self.notice(format!("there is no {}, or you are not in it", self.conversation));
+        } else if error.code() != ErrorCode::Unsupported {
             self.notice(format!("the gateway says: {}", refusal_words(&error)));
         }
     }
@@ -305,7 +312,11 @@ impl Talk {
     }
 
     fn is_peers(&self, conversation: &str, user: i64) -> bool {
-        conversation == self.conversation && user == self.parties.peer.get()
+        conversation == self.conversation && self.is_peer(user)
+    }
+
+    fn is_peer(&self, user: i64) -> bool {
+        self.parties.peer().is_some_and(|peer| peer.get() == user)
     }
 }
 

@@ -1,11 +1,18 @@
 use super::*;
-use crate::types::UserId;
-use crate::wire::pb::{Direction, Position, PushBatch, SyncReq, SyncResp, Typing, push};
+use crate::types::{ConversationId, UserId};
+use crate::wire::pb::{
+    ConversationChange, ConversationEvent, Direction, Position, PushBatch, SyncReq, SyncResp, Typing, push,
+};
 
 const C: &str = "p2p:1:2";
 
 fn talk() -> Talk {
-    Talk::new(Parties { me: UserId::new(1).unwrap(), peer: UserId::new(2).unwrap() })
+    talk_in(C)
+}
+
+fn talk_in(conversation: &str) -> Talk {
+    let conversation = ConversationId::parse(conversation).unwrap();
+    Talk::new(Parties { me: UserId::new(1).unwrap(), conversation })
 }
 
 fn ready(positions: Vec<Position>) -> Ready {
@@ -28,7 +35,7 @@ fn message(from: i64, seq: i64) -> Push {
 }
 
 fn peer(seq: i64, fresh: bool) -> Line {
-    Line::Peer { text: format!("t{seq}"), at_ms: 0, fresh }
+    Line::Peer { from: 2, text: format!("t{seq}"), at_ms: 0, fresh }
 }
 
 fn delivered(seq: i64) -> Payload {
@@ -225,4 +232,41 @@ fn another_history_starts_over_and_keeps_what_was_shown() {
     assert_eq!((request.direction(), request.epoch), (Direction::Backward, 10));
     talk.on(page(&request, vec![message(2, 1)], false), now);
     assert_eq!(talk.take_lines(), []);
+}
+
+#[test]
+fn a_group_shows_who_writes_and_who_comes_and_goes() {
+    const TEAM: &str = "g:team";
+    let (mut talk, now) = (talk_in(TEAM), Instant::now());
+    talk.connected(&ready(vec![]), now);
+    // Whether it is there, only a pull tells.
+    let request = sync_of(&talk.take_out());
+    let (code, ref_request_id) = (ErrorCode::NotFound.into(), request.request_id);
+    talk.on(Payload::Error(Error { code, ref_request_id, ..Error::default() }), now);
+    assert_eq!(talk.take_lines(), [Line::Notice("there is no g:team, or you are not in it".into())]);
+    let event = |change: ConversationChange, user_id, mute_until| {
+        let (conversation_id, change, role) = (TEAM.into(), change.into(), "admin".into());
+        let event = ConversationEvent { conversation_id, change, user_id, role, mute_until, since_seq: 0 };
+        Payload::ConversationEvent(event)
+    };
+    talk.on(event(ConversationChange::Joined, 1, 0), now);
+    assert_eq!(talk.take_lines(), [Line::Notice("you joined g:team, role admin".into())]);
+    let request = sync_of(&talk.take_out());
+    let messages: Vec<_> = [(7, 1), (0, 2)]
+        .map(|(from, seq)| Push { conversation_id: TEAM.into(), ..message(from, seq) })
+        .into();
+    talk.on(page(&request, messages, false), now);
+    let shown = |from, seq| Line::Peer { from, text: format!("t{seq}"), at_ms: 0, fresh: true };
+    assert_eq!(talk.take_lines(), [shown(7, 1), shown(0, 2)]);
+    for (change, user, until, words) in [
+        (ConversationChange::Joined, 8, 0, "user 8 joined g:team, role admin"),
+        (ConversationChange::Role, 8, 0, "user 8 has role admin in g:team"),
+        (ConversationChange::Muted, 8, 9, "user 8 may not write in g:team for now"),
+        (ConversationChange::Muted, 1, 0, "you may write in g:team again"),
+        (ConversationChange::Removed, 1, 0, "you left g:team"),
+        (ConversationChange::Deleted, 0, 0, "g:team is gone"),
+    ] {
+        talk.on(event(change, user, until), now);
+        assert_eq!(talk.take_lines(), [Line::Notice(words.into())]);
+    }
 }

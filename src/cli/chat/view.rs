@@ -36,9 +36,11 @@ impl View {
     /// The line as scripts read it; `None` for what they do not need: what
     /// was typed here, and history read before.
     pub(super) fn plain(&self, line: &Line) -> Option<Plain> {
-        let Parties { me, peer } = self.parties;
+        let me = self.parties.me;
         Some(match line {
-            Line::Peer { text, fresh: true, .. } => Plain::Stdout(format!("[{peer}] {}", one_line(text))),
+            Line::Peer { from, text, fresh: true, .. } => {
+                Plain::Stdout(format!("[{}] {}", name(*from), one_line(text)))
+            }
             Line::Own { text, fresh: true, .. } => Plain::Stdout(format!("[{me}] {}", one_line(text))),
             Line::Tick(change) => Plain::Stdout(change_words(*change)),
             Line::Failed { why } => Plain::Stdout(format!("✗ failed: {}", one_line(why))),
@@ -51,8 +53,8 @@ impl View {
     /// prompt shows already.
     pub(super) fn terminal(&mut self, line: &Line) -> String {
         match line {
-            Line::Peer { text, at_ms, fresh } => {
-                let name = self.paint(PEER, &self.parties.peer.to_string());
+            Line::Peer { from, text, at_ms, fresh } => {
+                let name = self.paint(PEER, &name(*from));
                 self.message(&name, text, *at_ms, *fresh)
             }
             Line::Own { text, at_ms, fresh } => {
@@ -80,8 +82,8 @@ impl View {
         if !state.connected {
             prompt.push_str(&self.paint(BAD, "reconnecting…"));
             prompt.push(' ');
-        } else if state.typing {
-            prompt.push_str(&self.paint(DIM, &format!("{} is typing…", self.parties.peer)));
+        } else if let Some(peer) = self.parties.peer().filter(|_| state.typing) {
+            prompt.push_str(&self.paint(DIM, &format!("{peer} is typing…")));
             prompt.push(' ');
         }
         if let Some(tick) = state.tick {
@@ -132,6 +134,11 @@ impl View {
     }
 }
 
+/// A sender.
+fn name(from: i64) -> String {
+    if from == 0 { "system".to_owned() } else { from.to_string() }
+}
+
 fn mark(tick: Tick) -> &'static str {
     match tick {
         Tick::Failed => "✗",
@@ -179,15 +186,16 @@ const BAD: &str = "31";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::UserId;
+    use crate::types::{ConversationId, UserId};
 
     fn view(colour: bool) -> View {
-        let parties = Parties { me: UserId::new(1).unwrap(), peer: UserId::new(2).unwrap() };
+        let conversation = ConversationId::parse("p2p:1:2").unwrap();
+        let parties = Parties { me: UserId::new(1).unwrap(), conversation };
         View::new(parties, colour, TimeZone::UTC)
     }
 
     fn peer(text: &str, fresh: bool) -> Line {
-        Line::Peer { text: text.to_owned(), at_ms: 1_790_000_000_000, fresh }
+        Line::Peer { from: 2, text: text.to_owned(), at_ms: 1_790_000_000_000, fresh }
     }
 
     #[test]
@@ -198,6 +206,8 @@ mod tests {
         assert_eq!(plain(peer("two\nlines\n", true)), out("[2] two\\nlines"));
         assert_eq!(plain(peer("\x1b[31mred\x07", true)), out("[2] �[31mred�"));
         assert_eq!(plain(peer("old", false)), None);
+        let system = Line::Peer { from: 0, text: "hi".to_owned(), at_ms: 0, fresh: true };
+        assert_eq!(plain(system), out("[system] hi"));
         assert_eq!(plain(Line::Typed { text: "x".into(), at_ms: 0 }), None);
         assert_eq!(plain(Line::Own { text: "phone".into(), at_ms: 0, fresh: true }), out("[1] phone"));
         assert_eq!(plain(Line::Tick(Change { tick: Tick::Stored, seq: 1 })), out("✓ stored seq=1"));

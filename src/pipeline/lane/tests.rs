@@ -9,7 +9,6 @@ use proptest::prelude::*;
 use super::super::{Backends, Inbox, Pipeline, Tuning};
 use super::*;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange};
-use crate::config::Groups;
 use crate::hub::{Hub, OutboxLimits, Peer, PeerIdentity, Start};
 use crate::message::Draft;
 use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, Routes};
@@ -20,8 +19,6 @@ use crate::wire::pb::{MessageType, SendMessageReq};
 use crate::wire::{Event, Frames, Inbound, as_client, decode};
 
 const SEND_WAIT: Duration = Duration::from_millis(150);
-const GROUPS: Groups =
-    Groups { push_members: 100, push_rate: 100, pull_spread: Duration::ZERO, receipt_members: 100 };
 
 struct World {
     pipeline: Arc<Pipeline>,
@@ -40,7 +37,7 @@ impl World {
             bus: Bus::Memory(MemoryBus::join(Arc::new(MemoryExchange::default()), at, receiver)),
             store: Store::Flaky(FlakyStore::new(fates)),
         };
-        let tuning = Tuning { send_wait: SEND_WAIT, groups: GROUPS };
+        let tuning = Tuning { send_wait: SEND_WAIT, ..Tuning::for_tests() };
         let ports = Ports::new(own, hub, backends, 0, tuning);
         let stop = CancellationToken::new();
         Self { pipeline: Pipeline::start(Arc::new(ports), &stop), stop }

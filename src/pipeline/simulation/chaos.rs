@@ -8,17 +8,14 @@ use prost::Message;
 use tokio::time::sleep;
 
 use super::world::{Gateway, Stay, World, groups, user};
+use crate::bus::Cause;
 use crate::store::{Changed, MemberChange};
-use crate::types::UserId;
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{ConversationChange, ConversationEvent, Membership};
 use crate::wire::{Payload, reply};
 
 /// Goes on until the world settles.
 pub(super) async fn rage(world: Arc<World>) {
-    for at in 0..world.gateways.len() {
-        tokio::spawn(notice_losses(Arc::clone(&world), at));
-    }
     while !world.is_settling() {
         sleep(Duration::from_millis(fastrand::u64(100..1_200))).await;
         if world.is_settling() {
@@ -49,59 +46,18 @@ pub(super) fn recover_all(world: &Arc<World>) {
         tokio::spawn(async move {
             sleep(Duration::from_millis(fastrand::u64(0..1_000))).await;
             if let Some(gateway) = world.gateways.get(at) {
-                gateway.ports.rebind_all().await;
                 recover(gateway).await;
             }
         });
     }
 }
 
-/// Holes in a source's numbers show within 1-5 s.
-async fn notice_losses(world: Arc<World>, at: usize) {
-    let Some(gateway) = world.gateways.get(at) else { return };
-    let mut known = 0;
-    loop {
-        sleep(Duration::from_millis(fastrand::u64(1_000..2_500))).await;
-        let lost = world.exchange.lost(&gateway.own.id);
-        if lost > known {
-            known = lost;
-            world.trace.note(None, format!("-- {} holds all against the log", gateway.own.id));
-            recover(gateway).await;
-        }
-    }
-}
-
-/// What a gateway does when something may have been lost on the way to it.
+/// What a gateway does when it has the store and the bus again.
 async fn recover(gateway: &Gateway) {
     let ports = &gateway.ports;
-    ports.rejoin_all().await;
-    let mut users: Vec<UserId> = ports.hub.all().iter().map(|peer| peer.identity.user).collect();
-    users.sort_unstable();
-    users.dedup();
-    let mut conversations = ports.groups_here();
-    conversations.sort();
-    loop {
-        match ports.store.index(&users, 0, 0, 1_000).await {
-            Ok(indexes) => {
-                conversations.extend(indexes.into_iter().flatten());
-                break;
-            }
-            Err(_) => sleep(Duration::from_millis(400)).await,
-        }
-    }
-    conversations.sort();
-    conversations.dedup();
-    let tops = loop {
-        match ports.store.tops(&conversations).await {
-            Ok(tops) => break tops,
-            Err(_) => sleep(Duration::from_millis(400)).await,
-        }
-    };
-    for (conversation, top) in conversations.iter().zip(tops) {
-        if let Some(top) = top {
-            ports.catch_up(conversation, &top);
-        }
-    }
+    ports.rebind_all().await;
+    ports.register_interest().await;
+    ports.bus.disturbances().report(Cause::Resubscribed, 0);
 }
 
 async fn damage(world: &Arc<World>) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ledger::{Known, Ledger};
+use super::ledger::{Known, Ledger, Reached};
 use super::session::{Session, Way};
 use super::world::{Acked, World};
 use crate::message::Draft;
@@ -351,6 +351,9 @@ impl Visit<'_> {
             let conversation = ConversationId::parse(&position.conversation_id).unwrap();
             let (epoch, seq) = (position.epoch, position.seq);
             self.session.note(Some(&conversation), &format!("is told it stands at {seq}"));
+            if live {
+                self.session.told.insert(conversation.clone(), Reached { epoch, seq });
+            }
             if live && !self.session.resumed.contains(&conversation) {
                 self.session.go_on_behind(&conversation, epoch, seq);
             }
@@ -515,7 +518,15 @@ impl Visit<'_> {
                 self.client.ledger.lock().known.remove(&conversation);
                 self.wants.remove(&conversation);
             }
-            ErrorCode::RetryLater => self.want(&conversation, ms(100..500)),
+            ErrorCode::RetryLater => {
+                // Not resumed: it is as if it had not been asked for.
+                if error.ref_request_id.is_empty()
+                    && let Some(told) = self.session.told.get(&conversation).copied()
+                {
+                    self.session.go_on_behind(&conversation, told.epoch, told.seq);
+                }
+                self.want(&conversation, ms(100..500));
+            }
             code => self.session.violation(Some(&conversation), &format!("{code:?} {}", error.message)),
         }
     }

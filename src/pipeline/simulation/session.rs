@@ -31,6 +31,8 @@ pub(super) struct Session {
     /// Conversations that are resumed: where they are is said by the replay.
     pub resumed: BTreeSet<ConversationId>,
     pub reached: BTreeMap<ConversationId, Reached>,
+    /// Where `Ready` said that conversations stand.
+    pub told: BTreeMap<ConversationId, Reached>,
     /// Whatever is not in `reached` had no message when it began.
     pub complete: bool,
     pub pulling: BTreeSet<ConversationId>,
@@ -66,6 +68,7 @@ impl Session {
             peer: attached.peer,
             resumed: have.iter().map(parsed).collect(),
             reached: BTreeMap::new(),
+            told: BTreeMap::new(),
             complete: false,
             pulling: BTreeSet::new(),
             own: BTreeMap::new(),

@@ -81,10 +81,21 @@ impl Log {
         self.messages.get(usize::try_from(place).ok()?)
     }
 
-    /// Appends, unless the sender may not or it is there already.
+    /// Appends, unless it is there already or the sender may not.
     pub(super) fn append(&mut self, append: &Append, is_group: bool) -> Appended {
         #[cfg(test)]
         self.raise_if_replaced();
+        let key = (append.from, append.client_msg_id.clone());
+        let original = self.originals.get(&key);
+        if let Some(original) = original.filter(|original| original.content_hash == append.content_hash) {
+            // Also where the sender may no longer: it is in the log.
+            return Appended::Duplicate {
+                seq: original.seq,
+                epoch: self.epoch,
+                server_msg_id: original.server_msg_id.clone(),
+                server_time: original.server_time,
+            };
+        }
         if append.from != UserId::SYSTEM {
             if self.blacklist.contains(&append.from) {
                 return Appended::Refused(Refused::Blocked);
@@ -97,17 +108,8 @@ impl Log {
                 _ => {}
             }
         }
-        let key = (append.from, append.client_msg_id.clone());
-        if let Some(original) = self.originals.get(&key) {
-            if original.content_hash != append.content_hash {
-                return Appended::Conflict;
-            }
-            return Appended::Duplicate {
-                seq: original.seq,
-                epoch: self.epoch,
-                server_msg_id: original.server_msg_id.clone(),
-                server_time: original.server_time,
-            };
+        if original.is_some() {
+            return Appended::Conflict;
         }
         let seq = self.seq() + 1;
         self.messages.push_back(complete(append.push.clone(), seq, self.epoch));

@@ -1,13 +1,14 @@
 //! Appending: one script call per conversation and batch, so that either all
 //! of its messages are stored, in order, or none.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value};
 
-use super::super::{Append, Appended, Appends, StoreError, encode};
-use super::{RedisStore, parse};
-use crate::redis::{APPEND, Call, Link};
+use super::super::{Append, Appended, Appends, Refused, StoreError, encode};
+use super::{RedisStore, Told, audience, parse};
+use crate::redis::{APPEND, Assurance, Call, Link, Wait};
 use crate::telemetry::metrics;
 use crate::types::{ConversationId, unix_ms};
 
@@ -29,12 +30,15 @@ struct Group<'a> {
 
 impl RedisStore {
     pub(crate) async fn append(&self, batch: &[&Append]) -> Appends {
-        Appends { outcomes: self.append_all(batch).await, ..Appends::default() }
-    }
-
-    async fn append_all(&self, batch: &[&Append]) -> Vec<Result<Appended, StoreError>> {
-        let mut outcomes: Vec<_> = batch.iter().map(|_| Err(StoreError::Unavailable)).collect();
-        let Link::Up { replid, .. } = self.link.borrow().clone() else { return outcomes };
+        let unknown = || Err(StoreError::Unavailable);
+        let mut appends =
+            Appends { outcomes: batch.iter().map(|_| unknown()).collect(), ..Appends::default() };
+        let Link::Up { generation, history, assurance } = self.link.borrow().clone() else { return appends };
+        if assurance.short.is_some() {
+            // Rather not at all than weaker than configured.
+            metrics().unconfirmed.increment(1);
+            return appends;
+        }
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (index, append) in batch.iter().enumerate() {
             match groups.iter_mut().find(|group| *group.conversation == append.conversation) {
@@ -57,9 +61,9 @@ impl RedisStore {
                 commands.extend(touches);
             }
             group.command = commands.len();
-            commands.push(self.append_call(group, batch, &replid));
+            commands.push(self.append_call(group, batch, &history));
         }
-        let Ok(replies) = self.client.pipeline(commands).await else { return outcomes };
+        let Ok(replies) = self.client.pipeline_on(generation, commands).await else { return appends };
         let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
         for group in groups {
             let mut take = |index: usize| replies.get_mut(index).and_then(Option::take);
@@ -70,17 +74,47 @@ impl RedisStore {
                 // found. Tried again, it is a duplicate of itself.
                 appended = Err(StoreError::Unavailable);
             }
+            let (told, appended) = match appended {
+                Ok((told, all)) => (told, Ok(all)),
+                Err(error) => (None, Err(error)),
+            };
             for (place, &index) in group.members.iter().enumerate() {
                 let outcome = match &appended {
                     Ok(all) => all.get(place).cloned().ok_or(StoreError::Unavailable),
                     Err(error) => Err(error.clone()),
                 };
-                if let Some(slot) = outcomes.get_mut(index) {
+                if let Some(slot) = appends.outcomes.get_mut(index) {
                     *slot = outcome;
                 }
             }
+            if let Some(told) = told {
+                appends.audiences.insert(group.conversation.clone(), Arc::new(audience(told)));
+            }
         }
-        outcomes
+        self.confirm(generation, &assurance, &mut appends).await;
+        appends
+    }
+
+    /// What is in the log, now or since an earlier try, is told only once it is
+    /// as durable as it was to be. Tried again, it is a duplicate of itself.
+    async fn confirm(&self, generation: u64, wanted: &Assurance, appends: &mut Appends) {
+        let in_log = |outcome: &Result<Appended, StoreError>| {
+            matches!(outcome, Ok(Appended::Stored { .. } | Appended::Duplicate { .. }))
+        };
+        if !appends.outcomes.iter().any(in_log) {
+            return;
+        }
+        let confirmed = self.client.confirm(generation, wanted.wait).await;
+        let holds = matches!(&*self.link.borrow(), Link::Up { generation: now, assurance, .. }
+            if *now == generation && assurance.level >= wanted.level);
+        if confirmed.is_ok() && (holds || wanted.wait != Wait::Nothing) {
+            return;
+        }
+        metrics().unconfirmed.increment(1);
+        for outcome in appends.outcomes.iter_mut().filter(|outcome| in_log(outcome)) {
+            *outcome = Err(StoreError::Unavailable);
+        }
+        appends.audiences.clear();
     }
 
     /// Whether both members' indexes name the conversation. A first message
@@ -89,7 +123,7 @@ impl RedisStore {
         &self,
         group: &Group<'_>,
         touched: bool,
-        appended: &Result<Vec<Appended>, StoreError>,
+        appended: &Result<(Option<Told>, Vec<Appended>), StoreError>,
     ) -> bool {
         if group.touches > 0 {
             if touched {
@@ -98,7 +132,7 @@ impl RedisStore {
             return touched;
         }
         let first = |appended: &Appended| matches!(appended, Appended::Stored { seq: 1, .. });
-        if !appended.as_ref().is_ok_and(|all| all.iter().any(first)) {
+        if !appended.as_ref().is_ok_and(|(_, all)| all.iter().any(first)) {
             return true;
         }
         let replies = self.client.pipeline(self.touch(group.conversation)).await;
@@ -110,15 +144,18 @@ impl RedisStore {
         indexed
     }
 
-    fn append_call(&self, group: &Group<'_>, batch: &[&Append], replid: &str) -> redis::Cmd {
-        let period = unix_ms() / 1000 / DEDUP_PERIOD_S;
+    fn append_call(&self, group: &Group<'_>, batch: &[&Append], history: &str) -> redis::Cmd {
         let key = |part: &str| self.keys.conversation(group.conversation, part);
-        let dedup = |period: i64| key(&format!("dedup:{period}"));
-        let keys = [key("log"), key("meta"), dedup(period), dedup(period - 1), dedup(period + 1)];
-        let mut call = Call::new(&APPEND, &keys).arg(2 * DEDUP_PERIOD_S).arg(replid);
+        let [now, before, after] = self.dedup_keys(group.conversation);
+        let mut keys = vec![key("log"), key("meta"), now, before, after, key("blacklist")];
+        if matches!(group.conversation, ConversationId::Group(_)) {
+            keys.extend([key("members"), key("gateways")]);
+        }
+        let mut call = Call::new(&APPEND, &keys).arg(2 * DEDUP_PERIOD_S).arg(history);
         for append in group.members.iter().filter_map(|&index| batch.get(index)) {
             call = call
-                .arg(format!("{}:{}", append.from, append.client_msg_id))
+                .arg(append.from.get())
+                .arg(&append.client_msg_id)
                 .arg(format!("{:016x}", append.content_hash))
                 .arg(&append.server_msg_id)
                 .arg(append.server_time)
@@ -127,16 +164,19 @@ impl RedisStore {
         call.into()
     }
 
+    /// Of this period, the last and the next one.
+    pub(super) fn dedup_keys(&self, conversation: &ConversationId) -> [String; 3] {
+        let period = unix_ms() / 1000 / DEDUP_PERIOD_S;
+        [period, period - 1, period + 1]
+            .map(|period| self.keys.conversation(conversation, &format!("dedup:{period}")))
+    }
+
     /// Written before the append, so that a receiver who was away finds the
     /// conversation.
     fn touch(&self, conversation: &ConversationId) -> Vec<redis::Cmd> {
         let ConversationId::P2p(lo, hi) = *conversation else { return Vec::new() };
-        let touch = |user| {
-            let mut command = redis::cmd("ZADD");
-            command.arg(self.keys.conversations(user)).arg("GT").arg(unix_ms()).arg(conversation.to_string());
-            command
-        };
-        [lo, hi].map(touch).into()
+        let now = unix_ms();
+        [lo, hi].map(|user| self.name_in_index(user, conversation, now)).into()
     }
 
     fn due(&self, conversation: &ConversationId) -> bool {
@@ -164,11 +204,15 @@ fn is_done(reply: Option<RedisResult<Value>>) -> bool {
     reply.is_some_and(|reply| reply.and_then(Value::extract_error).is_ok())
 }
 
-fn parse_appended(reply: RedisResult<Value>) -> Result<Vec<Appended>, StoreError> {
+fn parse_appended(reply: RedisResult<Value>) -> Result<(Option<Told>, Vec<Appended>), StoreError> {
     let mut replies = parse::<Vec<Value>>(reply)?.into_iter();
     let raised = replies.next().is_some_and(|raised| raised == Value::Int(1));
     metrics().epochs_raised.increment(u64::from(raised));
-    replies.map(|reply| parse_one(Ok(reply))).collect()
+    let told = match replies.next() {
+        None | Some(Value::Int(_)) => None,
+        Some(told) => Some(parse(Ok(told))?),
+    };
+    Ok((told, replies.map(|reply| parse_one(Ok(reply))).collect::<Result<_, _>>()?))
 }
 
 fn parse_one(reply: RedisResult<Value>) -> Result<Appended, StoreError> {
@@ -176,6 +220,9 @@ fn parse_one(reply: RedisResult<Value>) -> Result<Appended, StoreError> {
     Ok(match code {
         0 => Appended::Stored { seq, epoch },
         1 => Appended::Duplicate { seq, epoch, server_msg_id, server_time },
-        _ => Appended::Conflict,
+        2 => Appended::Conflict,
+        3 => Appended::Refused(Refused::NotFound),
+        4 => Appended::Refused(Refused::Muted(seq)),
+        _ => Appended::Refused(Refused::Blocked),
     })
 }

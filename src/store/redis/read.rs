@@ -1,11 +1,12 @@
-//! Reading: the index of a user, pages of a conversation.
+//! Reading: the index of a user, tops, positions and pages.
 
 use std::collections::HashMap;
 
 use prost::Message;
-use redis::Value;
+use redis::{RedisResult, Value};
 
 use super::super::{Page, Span, StoreError, Top, complete, position};
+use super::members::parse_entry;
 use super::{RedisStore, parse};
 use crate::types::{ConversationId, UserId};
 use crate::wire::pb::{Direction, Position, Push};
@@ -13,17 +14,39 @@ use crate::wire::pb::{Direction, Position, Push};
 /// Entries fetched at a time: what a page may fetch beyond its bytes.
 const STEP: usize = 32;
 
-type Entries = Vec<(String, HashMap<String, Vec<u8>>)>;
+pub(super) type Entries = Vec<(String, HashMap<String, Vec<u8>>)>;
 
 impl RedisStore {
     pub(crate) async fn known(&self, conversations: &[ConversationId]) -> Result<Vec<bool>, StoreError> {
         let exists = |id| {
-            let mut command = redis::cmd("EXISTS");
-            command.arg(self.keys.conversation(id, "meta"));
+            let mut command = redis::cmd("HGET");
+            command.arg(self.keys.conversation(id, "meta")).arg("top");
             command
         };
         let replies = self.ask(conversations.iter().map(exists).collect()).await?;
-        replies.into_iter().map(parse::<bool>).collect()
+        replies.into_iter().map(|reply| Ok(parse::<Option<i64>>(reply)?.is_some_and(|top| top > 0))).collect()
+    }
+
+    pub(crate) async fn tops(
+        &self,
+        conversations: &[ConversationId],
+    ) -> Result<Vec<Option<Top>>, StoreError> {
+        let replies = self.ask(conversations.iter().map(|id| self.end_of(id)).collect()).await?;
+        let read = |(id, reply)| match top(reply) {
+            // One that cannot be used is not there, and its neighbours are.
+            Err(StoreError::Broken(why)) => {
+                tracing::error!(conversation = %id, why, "its top cannot be read");
+                Ok(None)
+            }
+            top => top,
+        };
+        conversations.iter().zip(replies).map(read).collect()
+    }
+
+    fn end_of(&self, conversation: &ConversationId) -> redis::Cmd {
+        let mut meta = redis::cmd("HMGET");
+        meta.arg(self.keys.conversation(conversation, "meta")).arg(&["top", "epoch", "last"]);
+        meta
     }
 
     pub(crate) async fn index(
@@ -52,24 +75,35 @@ impl RedisStore {
         user: UserId,
         ids: &[ConversationId],
     ) -> Result<Vec<Position>, StoreError> {
-        let mut commands = Vec::with_capacity(ids.len() * 2);
+        let mut commands = Vec::with_capacity(ids.len() * 3);
         for id in ids {
-            let mut meta = redis::cmd("HMGET");
-            meta.arg(self.keys.conversation(id, "meta")).arg(&["top", "epoch", "last"]);
             let mut cursors = redis::cmd("HMGET");
             let peer = id.peer_of(user).unwrap_or(user);
             cursors.arg(self.keys.conversation(id, "cursors")).arg(user.get()).arg(peer.get());
-            commands.extend([meta, cursors]);
+            let mut member = redis::cmd("HGET");
+            member.arg(self.keys.conversation(id, "members")).arg(user.get());
+            commands.extend([self.end_of(id), cursors]);
+            commands.extend(matches!(id, ConversationId::Group(_)).then_some(member));
         }
         let mut replies = self.ask(commands).await?.into_iter();
         let mut positions = Vec::with_capacity(ids.len());
         for id in ids {
-            let (Some(meta), Some(cursors)) = (replies.next(), replies.next()) else { break };
-            let read = || {
-                let meta = parse::<(Option<i64>, Option<u64>, Option<String>)>(meta)?;
-                Ok((meta, parse::<(Option<String>, Option<String>)>(cursors)?))
+            let (Some(end), Some(cursors)) = (replies.next(), replies.next()) else { break };
+            let member = match id {
+                ConversationId::Group(_) => replies.next(),
+                ConversationId::P2p(..) => None,
             };
-            let ((top, epoch, last), (own, peer)) = match read() {
+            let read = || {
+                let since = match (id, member) {
+                    (ConversationId::P2p(..), _) => id.peer_of(user).map(|_| 0),
+                    (ConversationId::Group(_), None) => None,
+                    (ConversationId::Group(_), Some(member)) => parse::<Option<String>>(member)?
+                        .map(|entry| parse_entry(&entry).map(|member| member.since_seq))
+                        .transpose()?,
+                };
+                Ok((top(end)?, since, parse::<(Option<String>, Option<String>)>(cursors)?))
+            };
+            let (top, since, (own, peer)) = match read() {
                 Ok(read) => read,
                 Err(StoreError::Broken(why)) => {
                     tracing::error!(conversation = %id, why, "left out of the list");
@@ -77,11 +111,12 @@ impl RedisStore {
                 }
                 Err(error) => return Err(error),
             };
-            // Touched, but the append never came: nothing to tell.
-            let (Some(seq), Some(epoch)) = (top, epoch) else { continue };
-            let (own, peer) = (parse_cursor(own.as_deref()), parse_cursor(peer.as_deref()));
-            let top = Top { epoch, seq, server_msg_id: last.unwrap_or_default() };
-            positions.push(position(id, top, 0, own, peer));
+            // Touched, but the append or the creation never came, or deleted
+            // since: nothing to tell.
+            let (Some(top), Some(since)) = (top, since) else { continue };
+            let own = parse_cursor(own.as_deref());
+            let peer = id.peer_of(user).map(|_| parse_cursor(peer.as_deref())).unwrap_or_default();
+            positions.push(position(id, top, since, own, peer));
         }
         Ok(positions)
     }
@@ -90,17 +125,17 @@ impl RedisStore {
         let log = self.keys.conversation(conversation, "log");
         let mut meta = redis::cmd("HMGET");
         meta.arg(self.keys.conversation(conversation, "meta")).arg(&["top", "epoch"]);
-        let mut first = redis::cmd("XRANGE");
-        first.arg(&log).arg("-").arg("+").arg("COUNT").arg(1);
         // One more than asked for tells whether there is more.
         let wanted = span.limit.saturating_add(1);
         let step = wanted.min(STEP);
-        let mut replies =
-            self.ask(vec![meta, first, range(&log, span.direction, span.from, step)]).await?.into_iter();
+        let mut replies = self
+            .ask(vec![meta, first(&log), range(&log, span.direction, span.from, step)])
+            .await?
+            .into_iter();
         let mut reply = || replies.next().ok_or(StoreError::Unavailable);
         let (top, epoch): (Option<i64>, Option<u64>) = parse(reply()?)?;
-        let first_available =
-            parse::<Vec<(String, Value)>>(reply()?)?.first().map_or(0, |(id, _)| parse_seq(id));
+        let top = top.unwrap_or(0);
+        let first_available = first_available(reply()?, top)?;
         let mut entries: Entries = parse(reply()?)?;
         let mut fetched = entries.len();
         let mut asked = step;
@@ -123,8 +158,28 @@ impl RedisStore {
             Ok(complete(push, parse_seq(&id), epoch))
         };
         let messages = entries.into_iter().map(message).collect::<Result<_, StoreError>>()?;
-        Ok(Page { epoch, messages, top: top.unwrap_or(0), first_available, has_more })
+        Ok(Page { epoch, messages, top, first_available, has_more })
     }
+}
+
+/// Asks for the first entry.
+pub(super) fn first(log: &str) -> redis::Cmd {
+    let mut first = redis::cmd("XRANGE");
+    first.arg(log).arg("-").arg("+").arg("COUNT").arg(1);
+    first
+}
+
+/// The first entry's seq; where there is none, what comes after `top`.
+pub(super) fn first_available(first: RedisResult<Value>, top: i64) -> Result<i64, StoreError> {
+    let first = parse::<Vec<(String, Value)>>(first)?.first().map(|(id, _)| parse_seq(id));
+    Ok(first.unwrap_or(if top > 0 { top.saturating_add(1) } else { 0 }))
+}
+
+/// Where a log ends; `None` = there is no such conversation.
+fn top(end: RedisResult<Value>) -> Result<Option<Top>, StoreError> {
+    let (seq, epoch, last) = parse::<(Option<i64>, Option<u64>, Option<String>)>(end)?;
+    let top = |epoch| Top { epoch, seq: seq.unwrap_or(0), server_msg_id: last.unwrap_or_default() };
+    Ok(epoch.map(top))
 }
 
 fn range(log: &str, direction: Direction, from: i64, count: usize) -> redis::Cmd {
