@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Ports;
 use super::proof::{current, prove_against};
-use crate::hub::{Frame, Offered, Peer};
+use crate::hub::{Frame, Held, Offered, Peer};
 use crate::message::{Mark, Place, Proof};
 use crate::store::{Page, Span, StoreError, Top};
 use crate::task::spawn_core;
@@ -124,10 +124,13 @@ impl Ports {
         let lost = proofs.iter().any(|(_, _, proof)| !matches!(proof, Some(Proof::Valid) | None));
         let position = if lost { Some(self.resume_point(conversation, &page).await?) } else { None };
         let copies: Vec<(&Push, Frame)> = page.messages.iter().filter_map(copy).collect();
+        let waiting = self.hub.gaps.held(conversation);
         let mut hinted = false;
         for (peer, place, proof) in proofs {
             match (proof, &position) {
-                (Some(Proof::Valid), _) => hinted |= !fill(&peer, conversation, &place, &page, &copies),
+                (Some(Proof::Valid), _) => {
+                    hinted |= !fill(&peer, conversation, &place, &page, &copies, &waiting)
+                }
                 // The page ends before its place.
                 (None, _) => {
                     peer.hint(conversation, page.epoch, page.top, 0, HintCause::Gap);
@@ -173,14 +176,19 @@ fn fill(
     place: &Place,
     page: &Page,
     copies: &[(&Push, Frame)],
+    waiting: &[Held],
 ) -> bool {
     if place.epoch != page.epoch && place.seq > 0 {
         peer.outbox.move_place(conversation, place, (page.epoch, place.seq, place.id));
     }
     let mut whole = !page.has_more;
     for (push, frame) in copies.iter().filter(|(push, _)| push.seq > place.seq) {
-        let own = push.from_user_id == peer.identity.user.get()
-            && push.from_device_id == peer.identity.device.as_str();
+        // Any other message of the same device may have come over another
+        // connection, or without an answer.
+        let own = waiting.iter().any(|held| {
+            held.except.as_ref().is_some_and(|other| std::ptr::eq(Arc::as_ptr(other), peer))
+                && held.frame.mark.as_ref().is_some_and(|mark| mark.seq == push.seq)
+        });
         whole &= !matches!(peer.offer(frame, own), Offered::Hole | Offered::OtherHistory);
     }
     if !whole {

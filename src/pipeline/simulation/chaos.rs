@@ -70,7 +70,6 @@ async fn damage(world: &Arc<World>) {
             world.trace.note(None, "-- everything is wiped".to_owned());
             world.model.wipe();
             world.acked.lock().clear();
-            world.stays.lock().clear();
             sleep(Duration::from_millis(fastrand::u64(1..500))).await;
             world.create_groups();
             world.trace.note(None, "-- the groups are there again".to_owned());

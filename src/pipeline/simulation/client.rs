@@ -38,6 +38,8 @@ struct Want {
     at: Instant,
     /// The request it waits for.
     asked: Option<String>,
+    /// The first seq it asked for.
+    from: i64,
 }
 
 /// What outlives its connections.
@@ -268,7 +270,7 @@ impl Visit<'_> {
 
     fn want(&mut self, conversation: &ConversationId, after: Duration) {
         let at = Instant::now() + after;
-        let want = self.wants.entry(conversation.clone()).or_insert(Want { at, asked: None });
+        let want = self.wants.entry(conversation.clone()).or_insert(Want { at, asked: None, from: 0 });
         want.at = want.at.min(at);
     }
 
@@ -281,11 +283,13 @@ impl Visit<'_> {
             let ledger = self.client.ledger.lock();
             let known = ledger.known.get(conversation);
             let upto = known.map_or(0, Known::upto);
-            let proof = known.filter(|_| fastrand::bool()).map(|known| (known.epoch, known.id_at(upto)));
+            // Whoever does not ask for proof has to start over at another epoch.
+            let proof = known.map(|known| (known.epoch, known.id_at(upto)));
             let (epoch, server_msg_id) = proof.unwrap_or_default();
             self.requests += 1;
             let request_id = self.requests.to_string();
             want.asked = Some(request_id.clone());
+            want.from = upto + 1;
             let text = format!("pulls from {}, proof {server_msg_id:?}", upto + 1);
             self.session.note(Some(conversation), &text);
             let sync = SyncReq {
@@ -410,6 +414,18 @@ impl Visit<'_> {
         let mut ledger = self.client.ledger.lock();
         let known = ledger.known.entry(conversation.clone()).or_default();
         known.skip_to(response.first_available_seq - 1);
+        let want = self.wants.remove(&conversation).filter(|want| want.asked.is_some());
+        let from = want.map_or(0, |want| want.from);
+        if known.upto() + 1 < from {
+            // It has started over since it asked.
+            drop(ledger);
+            self.ended_at(&conversation, response);
+            return self.want(&conversation, Duration::ZERO);
+        }
+        if known.epoch != response.epoch {
+            // Proved is what came before.
+            known.have.retain(|seq, _| *seq < from);
+        }
         known.epoch = response.epoch;
         let text = format!("pulled {}, top {}", response.messages.len(), response.top_seq);
         self.session.note(Some(&conversation), &text);
@@ -418,7 +434,6 @@ impl Visit<'_> {
         }
         let upto = ledger.known.get(&conversation).map_or(0, Known::upto);
         drop(ledger);
-        self.wants.remove(&conversation);
         if response.has_more {
             return self.want(&conversation, Duration::ZERO);
         }
@@ -426,12 +441,20 @@ impl Visit<'_> {
             let text = format!("pulled to the end, {}, and has {upto}", response.top_seq);
             self.session.violation(Some(&conversation), &text);
         }
-        let before = self.session.reached.get(&conversation).copied().unwrap_or_default();
-        if self.session.pulling.remove(&conversation)
+        self.ended_at(&conversation, response);
+    }
+
+    /// A pull has come to the end: what comes live is behind it.
+    fn ended_at(&mut self, conversation: &ConversationId, response: &SyncResp) {
+        if response.has_more {
+            return;
+        }
+        let before = self.session.reached.get(conversation).copied().unwrap_or_default();
+        if self.session.pulling.remove(conversation)
             || response.epoch > before.epoch
             || (response.epoch == before.epoch && response.top_seq > before.seq)
         {
-            self.session.go_on_behind(&conversation, response.epoch, response.top_seq);
+            self.session.go_on_behind(conversation, response.epoch, response.top_seq);
         }
     }
 
@@ -510,7 +533,7 @@ impl Visit<'_> {
                 let current = error.current.clone().unwrap_or_default();
                 self.client.ledger.lock().known.insert(conversation.clone(), Known::behind(0, current.epoch));
                 if error.ref_request_id.is_empty() {
-                    self.session.go_on_behind(&conversation, current.epoch, current.seq);
+                    self.session.start_over(&conversation, current.epoch, current.seq);
                 }
                 self.want(&conversation, Duration::ZERO);
             }

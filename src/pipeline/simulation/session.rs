@@ -138,7 +138,14 @@ impl Session {
         let reached = match self.reached.get_mut(conversation) {
             Some(reached) => reached,
             None if new => self.reached.entry(conversation.clone()).or_default(),
-            None => return,
+            None => {
+                // What he sees begins with a message of his own.
+                let first = own
+                    .iter()
+                    .find(|(seq, _)| self.world.begins(conversation, self.peer.identity.user, **seq));
+                let Some((seq, epoch)) = first.filter(|_| conversation.is_group()) else { return };
+                self.reached.entry(conversation.clone()).or_insert(Reached { epoch: *epoch, seq: *seq })
+            }
         };
         while let Some(epoch) = own.get(&(reached.seq + 1)).filter(|epoch| **epoch >= reached.epoch) {
             *reached = Reached { epoch: *epoch, seq: reached.seq + 1 };
@@ -151,8 +158,16 @@ impl Session {
         self.advance(conversation);
     }
 
-    /// A message; whether one before it is missing and was not announced to
-    /// be.
+    /// It is told that what it has is not of the history that is here.
+    pub(super) fn start_over(&mut self, conversation: &ConversationId, epoch: u64, seq: i64) {
+        let before = self.reached.get(conversation).map_or(0, |reached| reached.epoch);
+        if let Some(own) = self.own.get_mut(conversation) {
+            own.retain(|_, epoch| *epoch > before);
+        }
+        self.go_on_behind(conversation, epoch, seq);
+    }
+
+    /// A message, to be noted and judged.
     pub(super) fn take(&mut self, ledger: &mut Ledger, push: &Push, way: Way) {
         let conversation = ConversationId::parse(&push.conversation_id).unwrap();
         let (epoch, seq) = (push.epoch, push.seq);
