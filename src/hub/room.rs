@@ -31,6 +31,8 @@ struct State {
     members: BTreeMap<UserId, i64>,
     /// The oldest state of the group that any of these entries is of.
     mver: u64,
+    /// How often somebody was taken in.
+    entered: u64,
     /// Gateways with a member online, as last heard, and when.
     gateways: (Vec<GatewayRef>, u64),
     /// The second of the last message, and how many came in it.
@@ -45,10 +47,9 @@ impl Room {
     /// Takes a user in.
     pub(crate) fn enter(&self, user: UserId, since: i64, mver: u64) {
         let mut state = self.state.lock();
-        // What is known of the others may be older.
-        if state.members.is_empty() {
-            state.mver = mver;
-        }
+        // What is known of the others may be older, and so may be this.
+        state.mver = if state.members.is_empty() { mver } else { state.mver.min(mver) };
+        state.entered += 1;
         state.members.insert(user, since);
     }
 
@@ -76,9 +77,20 @@ impl Room {
         self.state.lock().mver
     }
 
-    /// Takes over entries read at `mver`; `None` = no member any more.
-    pub(crate) fn reload(&self, mver: u64, entries: &[(UserId, Option<i64>)]) {
+    /// How often somebody was taken in: for [`Self::reload`].
+    #[must_use]
+    pub(crate) fn entered(&self) -> u64 {
+        self.state.lock().entered
+    }
+
+    /// Takes over entries read at `mver`; `None` = no member any more. Does
+    /// nothing and returns `false` if somebody was taken in since there were
+    /// `entered`: what was read of him may be older, or nothing.
+    pub(crate) fn reload(&self, entered: u64, mver: u64, entries: &[(UserId, Option<i64>)]) -> bool {
         let mut state = self.state.lock();
+        if state.entered != entered {
+            return false;
+        }
         for (user, since) in entries {
             match since {
                 None => {
@@ -92,6 +104,7 @@ impl Room {
             }
         }
         state.mver = state.mver.max(mver);
+        true
     }
 
     /// Takes a user out, unless he is here after all: whoever comes is in the

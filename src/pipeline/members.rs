@@ -17,7 +17,7 @@ use crate::hub::Peer;
 use crate::message::message_id;
 use crate::store::{Joined, StoreError};
 use crate::task::spawn_core;
-use crate::telemetry::metrics;
+use crate::telemetry::{HintCause, metrics};
 use crate::types::{ConversationId, UserId, monotonic_ms};
 use crate::wire::pb::Membership;
 
@@ -118,6 +118,7 @@ impl Ports {
             return Ok(());
         }
         metrics().room_reloads.increment(1);
+        let entered = room.entered();
         let users: Vec<UserId> = room.members().into_iter().map(|(user, _)| user).collect();
         let roster = self.store.roster(conversation, &users).await?;
         let (mver, members) = match roster {
@@ -129,7 +130,10 @@ impl Ports {
             .zip(members)
             .map(|(user, member)| (user, member.map(|m| m.since_seq)))
             .collect();
-        room.reload(mver, &entries);
+        if !room.reload(entered, mver, &entries) {
+            // To be read again, a little later.
+            return Err(StoreError::Unavailable);
+        }
         for (user, since) in entries {
             if since.is_none() {
                 self.forget_conversation(user, conversation);
@@ -202,8 +206,15 @@ impl Ports {
             // With the whole history it is the client's to pull what was.
             let at_top = since == 0 || since >= top.seq;
             let (seq, id) = if at_top { (top.seq, message_id(&top.server_msg_id)) } else { (since, 0) };
-            if peer.outbox.enter(conversation, top.epoch, seq, id) && !at_top {
+            if !peer.outbox.enter(conversation, top.epoch, seq, id) {
+                continue;
+            }
+            // Nobody told the client where this stands, and it may have missed
+            // what came between its `Ready` and now.
+            if !at_top {
                 self.hub.gaps.note(conversation, monotonic_ms(), None);
+            } else if since < top.seq {
+                peer.hint(conversation, top.epoch, top.seq, 0, HintCause::Gap);
             }
         }
     }

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::world::{Gateway, Stay, World, groups, user};
 use crate::bus::Cause;
 use crate::store::{Changed, MemberChange};
+use crate::types::ConversationId;
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{ConversationChange, ConversationEvent, Membership};
 use crate::wire::{Payload, reply};
@@ -75,11 +76,8 @@ async fn damage(world: &Arc<World>) {
             world.trace.note(None, "-- the groups are there again".to_owned());
             for group in groups() {
                 let members = (1..=world.plan.users).filter(|id| world.since(&group, user(*id)).is_some());
-                let user_ids = members.collect();
-                tell(
-                    world,
-                    Membership { conversation_id: group.to_string(), user_ids, ..Membership::default() },
-                );
+                let membership = membership(&group, 1, members.collect(), ConversationChange::Joined, 0);
+                tell(world, &membership);
             }
         }
         1..=2 => {
@@ -102,7 +100,7 @@ async fn damage(world: &Arc<World>) {
 }
 
 /// Every gateway is told, by the bus.
-fn tell(world: &World, membership: Membership) {
+fn tell(world: &World, membership: &Membership) {
     let any = world.gateways.first();
     for gateway in &world.gateways {
         any.iter().for_each(|from| from.ports.publish(&gateway.own, Item::Membership(membership.clone())));
@@ -133,21 +131,24 @@ async fn change_member(world: &Arc<World>) {
         world.trace.note(Some(&group), format!("-- {who} joins at {since}, mver {}", change.audience.mver));
         (change, ConversationChange::Joined, since)
     };
+    tell(world, &membership(&group, change.audience.mver, vec![who.get()], what, since_seq));
+}
+
+/// A change as gateways tell it each other; to each user it is about himself.
+fn membership(
+    group: &ConversationId,
+    mver: u64,
+    user_ids: Vec<i64>,
+    change: ConversationChange,
+    since_seq: i64,
+) -> Membership {
+    let conversation_id = group.to_string();
     let event = ConversationEvent {
-        conversation_id: group.to_string(),
-        change: what.into(),
-        user_id: who.get(),
+        conversation_id: conversation_id.clone(),
+        change: change.into(),
         since_seq,
         ..ConversationEvent::default()
     };
-    tell(
-        world,
-        Membership {
-            conversation_id: group.to_string(),
-            mver: change.audience.mver,
-            user_ids: vec![who.get()],
-            envelope: reply("", Payload::ConversationEvent(event)).encode_to_vec().into(),
-            to_members: false,
-        },
-    );
+    let envelope = reply("", Payload::ConversationEvent(event)).encode_to_vec().into();
+    Membership { conversation_id, mver, user_ids, envelope, to_members: false }
 }

@@ -539,6 +539,7 @@ impl Visit<'_> {
             }
             ErrorCode::NotFound => {
                 self.client.ledger.lock().known.remove(&conversation);
+                self.session.forget(&conversation);
                 self.wants.remove(&conversation);
             }
             ErrorCode::RetryLater => {

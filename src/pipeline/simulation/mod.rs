@@ -49,9 +49,7 @@ async fn play(world: &Arc<World>) {
         .flat_map(|id| if id % 2 == 0 { vec![(id, "a")] } else { vec![(id, "a"), (id, "b")] })
         .map(|(id, device)| Client::new(world, user(id), device))
         .collect();
-    for client in &clients {
-        tokio::spawn(Arc::clone(client).live());
-    }
+    let lives: Vec<_> = clients.iter().map(|client| tokio::spawn(Arc::clone(client).live())).collect();
     tokio::spawn(chaos::rage(Arc::clone(world)));
     sleep(world.plan.runs).await;
     world.calm_down();
@@ -66,6 +64,9 @@ async fn play(world: &Arc<World>) {
     }
     sleep(Duration::from_secs(5)).await;
     checker::lacks(world, &clients, false);
+    if lives.iter().any(tokio::task::JoinHandle::is_finished) {
+        world.trace.violation(None, "a client has panicked".to_owned());
+    }
     if world.stop.is_cancelled() {
         world.trace.violation(None, "a task that all depends on has ended".to_owned());
     }

@@ -158,6 +158,13 @@ impl Session {
         self.advance(conversation);
     }
 
+    /// It is not in this conversation, or not any more.
+    pub(super) fn forget(&mut self, conversation: &ConversationId) {
+        self.reached.remove(conversation);
+        self.pulling.remove(conversation);
+        self.own.remove(conversation);
+    }
+
     /// It is told that what it has is not of the history that is here.
     pub(super) fn start_over(&mut self, conversation: &ConversationId, epoch: u64, seq: i64) {
         let before = self.reached.get(conversation).map_or(0, |reached| reached.epoch);
