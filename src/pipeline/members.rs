@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::membership::event_frame;
 use super::{Pipeline, Ports};
-use crate::hub::Peer;
+use crate::hub::{Peer, Room};
 use crate::message::message_id;
 use crate::store::{Joined, StoreError};
 use crate::task::spawn_core;
@@ -117,6 +117,11 @@ impl Ports {
         if self.hub.gaps.mver(conversation) <= room.mver() {
             return Ok(());
         }
+        self.reload(conversation, &room).await
+    }
+
+    /// Reads a room's members again.
+    pub(super) async fn reload(&self, conversation: &ConversationId, room: &Room) -> Result<(), StoreError> {
         metrics().room_reloads.increment(1);
         let entered = room.entered();
         let users: Vec<UserId> = room.members().into_iter().map(|(user, _)| user).collect();

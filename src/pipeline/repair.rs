@@ -116,8 +116,30 @@ impl Ports {
             direction: Direction::Forward,
         };
         let page = self.store.page(conversation, span).await?;
+        let mut room = None;
+        if conversation.is_group() {
+            // Behind the page: whoever was out before any of it was stored is
+            // known to be.
+            room = self.hub.rooms.get(conversation);
+            if let Some(room) = &room {
+                self.reload(conversation, room).await?;
+            }
+        }
+        let since = |peer: &Peer| match &room {
+            None => Some(0).filter(|_| !conversation.is_group()),
+            Some(room) => room.since(peer.identity.user),
+        };
         let mut proofs = Vec::with_capacity(places.len());
         for (peer, place) in places {
+            let Some(since) = since(&peer) else { continue };
+            let place = match since > place.seq {
+                false => place,
+                // What came before he joined is none of his, and proves nothing.
+                true => match peer.outbox.move_place(conversation, &place, (page.epoch, since, 0)) {
+                    true => Place::new(conversation, page.epoch, since, 0),
+                    false => continue,
+                },
+            };
             let proof = prove_against(&place, &page);
             proofs.push((peer, place, proof));
         }

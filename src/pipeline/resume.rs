@@ -81,7 +81,8 @@ impl Ports {
         let proof = if hidden { Some(Proof::Valid) } else { prove_against(&place, &page) };
         match proof {
             Some(Proof::Valid) => {
-                Ok(answer(&conversation, from.max(1), page, budget, start, (position.seq, id)))
+                let have = if position.seq < since { (since, 0) } else { (position.seq, id) };
+                Ok(answer(&conversation, from.max(1), page, budget, start, have))
             }
             None => Ok(hint(&conversation, page.epoch, page.top, start)),
             Some(proof) => {

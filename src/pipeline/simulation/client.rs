@@ -343,6 +343,8 @@ impl Visit<'_> {
             Payload::ConversationEvent(event) if event.user_id == self.client.user.get() => {
                 let conversation = ConversationId::parse(&event.conversation_id).unwrap();
                 self.session.note(Some(&conversation), &format!("hears: {:?}", event.change()));
+                // It was taken out, and told to pull nothing since.
+                self.session.pulling.remove(&conversation);
                 self.want(&conversation, Duration::ZERO);
             }
             _ => {}
@@ -367,8 +369,11 @@ impl Visit<'_> {
                 known.have.extend((known.base > 0).then(|| (seq, position.server_msg_id.clone())));
                 known
             });
-            let lacks = known.upto() < seq || known.epoch != epoch;
+            let lacks = known.upto() != seq || known.epoch != epoch;
             drop(ledger);
+            if lacks {
+                self.session.unproved.insert(conversation.clone());
+            }
             if lacks && !(live && self.session.resumed.contains(&conversation)) {
                 self.want(&conversation, Duration::ZERO);
             }
@@ -382,6 +387,7 @@ impl Visit<'_> {
             |id: &ConversationId| self.session.resumed.contains(id) || self.session.reached.contains_key(id);
         let unnamed: Vec<_> = known.into_iter().filter(|id| !named(id)).collect();
         for conversation in unnamed {
+            self.session.unproved.insert(conversation.clone());
             self.want(&conversation, Duration::ZERO);
         }
     }
@@ -412,6 +418,7 @@ impl Visit<'_> {
     fn pulled(&mut self, response: &SyncResp) {
         let conversation = ConversationId::parse(&response.conversation_id).unwrap();
         let mut ledger = self.client.ledger.lock();
+        self.session.unproved.remove(&conversation);
         let known = ledger.known.entry(conversation.clone()).or_default();
         known.skip_to(response.first_available_seq - 1);
         let want = self.wants.remove(&conversation).filter(|want| want.asked.is_some());
@@ -531,6 +538,7 @@ impl Visit<'_> {
         match error.code() {
             ErrorCode::ResyncRequired => {
                 let current = error.current.clone().unwrap_or_default();
+                self.session.unproved.remove(&conversation);
                 self.client.ledger.lock().known.insert(conversation.clone(), Known::behind(0, current.epoch));
                 if error.ref_request_id.is_empty() {
                     self.session.start_over(&conversation, current.epoch, current.seq);
@@ -544,6 +552,7 @@ impl Visit<'_> {
             }
             ErrorCode::RetryLater => {
                 // Not resumed: it is as if it had not been asked for.
+                self.session.unproved.insert(conversation.clone());
                 if error.ref_request_id.is_empty()
                     && let Some(told) = self.session.told.get(&conversation).copied()
                 {

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
-use super::ledger::{Ledger, Reached};
+use super::ledger::{Known, Ledger, Reached};
 use super::world::World;
 use crate::hub::{Ending, Frame, Peer, PeerIdentity};
 use crate::telemetry::FrameKind;
@@ -36,6 +36,8 @@ pub(super) struct Session {
     /// Whatever is not in `reached` had no message when it began.
     pub complete: bool,
     pub pulling: BTreeSet<ConversationId>,
+    /// What the client has of these may be of another history: nobody looked.
+    pub unproved: BTreeSet<ConversationId>,
     /// Sent and acknowledged over this connection: seq → epoch.
     own: BTreeMap<ConversationId, BTreeMap<i64, u64>>,
     /// The frame of which a part has left.
@@ -71,6 +73,7 @@ impl Session {
             told: BTreeMap::new(),
             complete: false,
             pulling: BTreeSet::new(),
+            unproved: BTreeSet::new(),
             own: BTreeMap::new(),
             partial: None,
         };
@@ -134,22 +137,20 @@ impl Session {
     /// Moves over what was sent over this connection.
     pub(super) fn advance(&mut self, conversation: &ConversationId) {
         let Some(own) = self.own.get(conversation) else { return };
-        let new = !conversation.is_group() && self.complete;
-        let reached = match self.reached.get_mut(conversation) {
-            Some(reached) => reached,
-            None if new => self.reached.entry(conversation.clone()).or_default(),
-            None => {
-                // What he sees begins with a message of his own.
-                let first = own
-                    .iter()
-                    .find(|(seq, _)| self.world.begins(conversation, self.peer.identity.user, **seq));
-                let Some((seq, epoch)) = first.filter(|_| conversation.is_group()) else { return };
-                self.reached.entry(conversation.clone()).or_insert(Reached { epoch: *epoch, seq: *seq })
-            }
+        let before = self.reached.get(conversation).copied();
+        // What he sees may begin with a message of his own.
+        let begins = |seq: &i64| {
+            conversation.is_group() && self.world.begins(conversation, self.peer.identity.user, *seq)
         };
+        let later = |seq: &i64| before.is_none_or(|reached| *seq > reached.seq);
+        let first = own.iter().find(|(seq, _)| later(seq) && begins(seq));
+        let new = (!conversation.is_group() && self.complete).then(Reached::default);
+        let first = first.map(|(seq, epoch)| Reached { epoch: *epoch, seq: *seq });
+        let Some(mut reached) = first.or(before).or(new) else { return };
         while let Some(epoch) = own.get(&(reached.seq + 1)).filter(|epoch| **epoch >= reached.epoch) {
-            *reached = Reached { epoch: *epoch, seq: reached.seq + 1 };
+            reached = Reached { epoch: *epoch, seq: reached.seq + 1 };
         }
+        self.reached.insert(conversation.clone(), reached);
     }
 
     /// The client is told, or finds out, where it goes on.
@@ -189,6 +190,11 @@ impl Session {
             self.check_order(&conversation, push);
         }
         if let Some(other) = ledger.add(&conversation, epoch, seq, &push.server_msg_id) {
+            if self.unproved.contains(&conversation) {
+                // It has to pull everything again.
+                ledger.known.insert(conversation, Known::behind(0, epoch));
+                return;
+            }
             let text = format!("{seq} is {} after it was {other}, and nothing was said", push.server_msg_id);
             self.violation(Some(&conversation), &text);
         }
