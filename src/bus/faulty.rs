@@ -26,6 +26,8 @@ pub(crate) struct Faults {
     pub reordered: f64,
     /// Longest way, ms.
     pub delay_ms: u64,
+    /// Nobody is told of what is lost.
+    pub silent: bool,
 }
 
 #[derive(Default)]
@@ -93,6 +95,9 @@ impl FaultyBus {
         let faults = state.faults;
         if fastrand::f64() < faults.lost {
             let since = unix_ms();
+            if faults.silent {
+                return;
+            }
             tokio::spawn(async move {
                 sleep(Duration::from_millis(fastrand::u64(500..5_000))).await;
                 disturbances.report(Cause::Hole, since);

@@ -49,6 +49,9 @@ pub(crate) struct Gaps {
     open: AtomicUsize,
     /// Told when there is a new one.
     pub(crate) opened: Notify,
+    /// How often the log was read for one.
+    #[cfg(test)]
+    pub(crate) read: AtomicUsize,
 }
 
 impl Gaps {

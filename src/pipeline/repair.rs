@@ -115,6 +115,8 @@ impl Ports {
             max_bytes: MAX_BYTES,
             direction: Direction::Forward,
         };
+        #[cfg(test)]
+        self.hub.gaps.read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let page = self.store.page(conversation, span).await?;
         let mut room = None;
         if conversation.is_group() {

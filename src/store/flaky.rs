@@ -33,6 +33,8 @@ pub(crate) struct Weather {
     pub read_fails: f64,
     /// Longest way there, and longest way back, ms.
     pub delay_ms: u64,
+    /// It does not know what it has stored before.
+    pub forgetful: bool,
 }
 
 /// Fails the next calls of `append` as told; then works, as far as the weather
@@ -71,6 +73,9 @@ impl FlakyStore {
         let fate = self.fate();
         if fate == Fate::Lost {
             return Appends { outcomes: lost(), ..Appends::default() };
+        }
+        if self.weather.lock().forgetful {
+            self.inner.forget_originals();
         }
         let done = self.inner.append(batch);
         self.travel().await;

@@ -40,6 +40,8 @@ struct Want {
     asked: Option<String>,
     /// The first seq it asked for.
     from: i64,
+    /// Wanted anew since it asked.
+    again: bool,
 }
 
 /// What outlives its connections.
@@ -270,7 +272,9 @@ impl Visit<'_> {
 
     fn want(&mut self, conversation: &ConversationId, after: Duration) {
         let at = Instant::now() + after;
-        let want = self.wants.entry(conversation.clone()).or_insert(Want { at, asked: None, from: 0 });
+        let want =
+            self.wants.entry(conversation.clone()).or_insert(Want { at, asked: None, from: 0, again: false });
+        want.again |= want.asked.is_some();
         want.at = want.at.min(at);
     }
 
@@ -289,7 +293,7 @@ impl Visit<'_> {
             self.requests += 1;
             let request_id = self.requests.to_string();
             want.asked = Some(request_id.clone());
-            want.from = upto + 1;
+            (want.from, want.again) = (upto + 1, false);
             let text = format!("pulls from {}, proof {server_msg_id:?}", upto + 1);
             self.session.note(Some(conversation), &text);
             let sync = SyncReq {
@@ -422,7 +426,7 @@ impl Visit<'_> {
         let known = ledger.known.entry(conversation.clone()).or_default();
         known.skip_to(response.first_available_seq - 1);
         let want = self.wants.remove(&conversation).filter(|want| want.asked.is_some());
-        let from = want.map_or(0, |want| want.from);
+        let (from, again) = want.map_or((0, false), |want| (want.from, want.again));
         if known.upto() + 1 < from {
             // It has started over since it asked.
             drop(ledger);
@@ -441,8 +445,11 @@ impl Visit<'_> {
         }
         let upto = ledger.known.get(&conversation).map_or(0, Known::upto);
         drop(ledger);
+        if again || response.has_more {
+            self.want(&conversation, Duration::ZERO);
+        }
         if response.has_more {
-            return self.want(&conversation, Duration::ZERO);
+            return;
         }
         if upto < response.top_seq {
             let text = format!("pulled to the end, {}, and has {upto}", response.top_seq);

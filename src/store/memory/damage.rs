@@ -19,6 +19,11 @@ impl MemoryStore {
         }
     }
 
+    /// What was stored is no longer known by its sender's name for it.
+    pub(crate) fn forget_originals(&self) {
+        self.state.lock().logs.values_mut().for_each(super::log::Log::forget_originals);
+    }
+
     /// Everything is gone.
     pub(crate) fn wipe(&self) {
         let mut state = self.state.lock();

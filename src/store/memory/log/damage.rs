@@ -32,6 +32,11 @@ impl Log {
         self.epoch = now.max(self.epoch + 1);
     }
 
+    /// What is here is no longer known by its sender's name for it.
+    pub(in super::super) fn forget_originals(&mut self) {
+        self.originals.clear();
+    }
+
     /// Everything that is here.
     pub(in super::super) fn all(&self) -> Vec<Push> {
         self.messages.iter().cloned().collect()
