@@ -54,7 +54,11 @@ async fn play(world: &Arc<World>) {
     tokio::spawn(chaos::rage(Arc::clone(world)));
     sleep(world.plan.runs).await;
     world.calm_down();
-    chaos::recover_all(world);
+    let Plan { outages, damage, members_change, .. } = world.plan;
+    if outages || damage || members_change {
+        // Where it is not the bus alone that lost something.
+        chaos::recover_all(world);
+    }
     sleep(Duration::from_secs(15)).await;
     checker::log(world);
     checker::lacks(world, &clients, true);
