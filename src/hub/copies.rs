@@ -58,7 +58,7 @@ impl Outbox {
         front.into_iter().for_each(|frame| state.enqueue(frame));
         let mut early = Vec::new();
         for frame in queued {
-            let verdict = frame.mark.as_ref().map(|mark| state.places.offer(mark));
+            let verdict = frame.mark.as_ref().map(|mark| state.places.offer(mark, false));
             match verdict {
                 None | Some(Verdict::Next) => state.enqueue(frame),
                 Some(verdict) => {
@@ -84,7 +84,7 @@ impl Outbox {
             return Offered::Gone;
         }
         if let Some(mark) = frame.mark.as_ref().filter(|_| !state.opening) {
-            match state.places.offer(mark) {
+            match state.places.offer(mark, own) {
                 Verdict::Next => {}
                 Verdict::Stale => return Offered::Stale,
                 Verdict::Pulling => return Offered::Pulling,

@@ -129,8 +129,9 @@ impl Places {
         self.stop_pulling(conversation);
     }
 
-    /// Judges a message, and moves behind it if it is the next one.
-    pub(crate) fn offer(&mut self, mark: &Mark) -> Verdict {
+    /// Judges a message, and moves behind it if it is the next one; `own` =
+    /// the client sent it over this connection.
+    pub(crate) fn offer(&mut self, mark: &Mark, own: bool) -> Verdict {
         if let Some(pulling) = self.pulling_mut(&mark.conversation) {
             if (mark.epoch, mark.seq) > (pulling.epoch, pulling.top) {
                 (pulling.epoch, pulling.top) = (mark.epoch, mark.seq);
@@ -138,6 +139,8 @@ impl Places {
             return Verdict::Pulling;
         }
         let verdict = match self.get(&mark.conversation) {
+            // Its acknowledgement says nothing of what came before.
+            None if own => return Verdict::Next,
             // Nothing is known of what came before.
             None => Verdict::Next,
             Some(place) if place.seq == 0 && mark.seq == 1 => Verdict::Next,
@@ -283,22 +286,22 @@ mod tests {
             (5, Verdict::Stale),
         ];
         for (seq, verdict) in offers {
-            assert_eq!(places.offer(&mark(7, seq)), verdict, "{seq}");
+            assert_eq!(places.offer(&mark(7, seq), false), verdict, "{seq}");
         }
-        assert_eq!(places.offer(&mark(8, 7)), Verdict::OtherHistory);
-        assert_eq!(places.offer(&mark(6, 7)), Verdict::Stale);
+        assert_eq!(places.offer(&mark(8, 7), false), Verdict::OtherHistory);
+        assert_eq!(places.offer(&mark(6, 7), false), Verdict::Stale);
     }
 
     #[test]
     fn what_is_not_listed_is_new_or_unknown() {
         let mut complete = Places::default();
         complete.open(Vec::new(), true);
-        assert_eq!(complete.offer(&mark(7, 2)), Verdict::Hole);
-        assert_eq!(complete.offer(&mark(7, 1)), Verdict::Next);
+        assert_eq!(complete.offer(&mark(7, 2), false), Verdict::Hole);
+        assert_eq!(complete.offer(&mark(7, 1), false), Verdict::Next);
         let mut partial = Places::default();
         partial.open(Vec::new(), false);
-        assert_eq!(partial.offer(&mark(7, 9)), Verdict::Next);
-        assert_eq!(partial.offer(&mark(7, 11)), Verdict::Hole);
+        assert_eq!(partial.offer(&mark(7, 9), false), Verdict::Next);
+        assert_eq!(partial.offer(&mark(7, 11), false), Verdict::Hole);
     }
 
     #[test]
@@ -306,15 +309,15 @@ mod tests {
         let mut places = behind(7, 4);
         assert!(places.pull(&mark(0, 0).conversation, 7, 5));
         assert!(!places.pull(&mark(0, 0).conversation, 7, 5), "told once");
-        assert_eq!(places.offer(&mark(7, 6)), Verdict::Pulling);
+        assert_eq!(places.offer(&mark(7, 6), false), Verdict::Pulling);
         assert_eq!(places.news().iter().map(|p| p.top).collect::<Vec<_>>(), [6]);
         assert!(places.news().is_empty());
         assert!(!places.pulled(&mark(7, 5), 5), "6 came meanwhile");
-        assert_eq!(places.offer(&mark(7, 7)), Verdict::Pulling);
+        assert_eq!(places.offer(&mark(7, 7), false), Verdict::Pulling);
         assert!(places.pulled(&mark(7, 7), 7));
-        assert_eq!(places.offer(&mark(7, 8)), Verdict::Next);
+        assert_eq!(places.offer(&mark(7, 8), false), Verdict::Next);
         assert!(places.pulled(&mark(7, 5), 0), "an old range changes nothing");
-        assert_eq!(places.offer(&mark(7, 8)), Verdict::Stale);
+        assert_eq!(places.offer(&mark(7, 8), false), Verdict::Stale);
     }
 
     #[test]

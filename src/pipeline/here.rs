@@ -26,6 +26,15 @@ impl Ports {
         }
     }
 
+    /// Those of them that may see what has this seq.
+    fn receivers(&self, conversation: &ConversationId, seq: i64) -> Vec<Arc<Peer>> {
+        let mut peers = self.connections_in(conversation);
+        if let Some(room) = self.hub.rooms.get(conversation).filter(|_| conversation.is_group()) {
+            peers.retain(|peer| room.since(peer.identity.user).is_some_and(|since| since < seq));
+        }
+        peers
+    }
+
     /// Begins to hand over: `front` first, and then what comes behind `start`.
     pub(crate) fn open(&self, peer: &Peer, front: Vec<Frame>, start: Start) {
         for mark in peer.outbox.open(front, start) {
@@ -71,7 +80,8 @@ impl Ports {
             return self.hint_room(room, &members, frame, except, now_ms);
         }
         let mut early = Early::default();
-        let taken = members.iter().map(|(user, _)| early.offer(&self.hub.peers(*user), frame, except)).sum();
+        let members = members.iter().filter(|(_, since)| *since < mark.seq);
+        let taken = members.map(|(user, _)| early.offer(&self.hub.peers(*user), frame, except)).sum();
         self.wait_behind(&early, frame, except);
         taken
     }
@@ -122,7 +132,8 @@ impl Ports {
                     continue;
                 }
                 let mut early = Early::default();
-                early.offer(&self.connections_in(conversation), &late.frame, late.except.as_ref());
+                let seq = late.frame.mark.as_ref().map_or(0, |mark| mark.seq);
+                early.offer(&self.receivers(conversation, seq), &late.frame, late.except.as_ref());
                 self.wait_behind(&early, &late.frame, late.except.as_ref());
             }
         }
@@ -140,10 +151,11 @@ impl Ports {
         if held.iter().any(|held| self.is_newer(conversation, held.mver)) {
             return false;
         }
-        let peers = self.connections_in(conversation);
         let mut whole = true;
         for held in held {
             let mut early = Early::default();
+            let seq = held.frame.mark.as_ref().map_or(0, |mark| mark.seq);
+            let peers = self.receivers(conversation, seq);
             early.offer(&peers, &held.frame, held.except.as_ref());
             whole &= !early.is_any();
             if let (Some((epoch, top)), Some(mark)) = (top, &held.frame.mark) {

@@ -211,17 +211,13 @@ impl Ports {
             // With the whole history it is the client's to pull what was.
             let at_top = since == 0 || since >= top.seq;
             let (seq, id) = if at_top { (top.seq, message_id(&top.server_msg_id)) } else { (since, 0) };
-            if !peer.outbox.enter(conversation, top.epoch, seq, id) {
-                continue;
-            }
-            // Nobody told the client where this stands, and it may have missed
-            // what came between its `Ready` and now.
-            if !at_top {
-                self.hub.gaps.note(conversation, monotonic_ms(), None);
-            } else if since < top.seq {
+            // Nobody told the client where this stands.
+            if peer.outbox.enter(conversation, top.epoch, seq, id) && at_top && since < top.seq {
                 peer.hint(conversation, top.epoch, top.seq, 0, HintCause::Gap);
             }
         }
+        // Nothing was delivered to whoever was not taken in before.
+        self.catch_up(conversation, top);
     }
 
     /// Registers interest anew for everybody here, at a paced rate: after an

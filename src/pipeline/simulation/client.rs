@@ -455,6 +455,10 @@ impl Visit<'_> {
             let text = format!("pulled to the end, {}, and has {upto}", response.top_seq);
             self.session.violation(Some(&conversation), &text);
         }
+        if upto > response.top_seq {
+            // It was told so; whether that is still there is to be proved.
+            self.want(&conversation, Duration::ZERO);
+        }
         self.ended_at(&conversation, response);
     }
 
@@ -462,6 +466,9 @@ impl Visit<'_> {
     fn ended_at(&mut self, conversation: &ConversationId, response: &SyncResp) {
         if response.has_more {
             return;
+        }
+        if response.top_seq == 0 {
+            self.session.disown(conversation, u64::MAX);
         }
         let before = self.session.reached.get(conversation).copied().unwrap_or_default();
         if self.session.pulling.remove(conversation)
@@ -499,7 +506,9 @@ impl Visit<'_> {
         let text = format!("{} is {seq} e{}", ack.client_msg_id, epoch % 100_000_000);
         self.session.note(Some(&conversation), &text);
         self.record(&conversation, ack);
-        self.session.acknowledged(&conversation, epoch, seq);
+        if !ack.duplicate || self.session.reached.contains_key(&conversation) {
+            self.session.acknowledged(&conversation, epoch, seq);
+        }
         let mut ledger = self.client.ledger.lock();
         let new = !conversation.is_group() && self.session.complete;
         if new {
@@ -546,9 +555,12 @@ impl Visit<'_> {
             ErrorCode::ResyncRequired => {
                 let current = error.current.clone().unwrap_or_default();
                 self.session.unproved.remove(&conversation);
+                let before =
+                    self.client.ledger.lock().known.get(&conversation).map_or(0, |known| known.epoch);
+                self.session.disown(&conversation, before);
                 self.client.ledger.lock().known.insert(conversation.clone(), Known::behind(0, current.epoch));
                 if error.ref_request_id.is_empty() {
-                    self.session.start_over(&conversation, current.epoch, current.seq);
+                    self.session.go_on_behind(&conversation, current.epoch, current.seq);
                 }
                 self.want(&conversation, Duration::ZERO);
             }

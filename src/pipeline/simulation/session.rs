@@ -166,13 +166,11 @@ impl Session {
         self.own.remove(conversation);
     }
 
-    /// It is told that what it has is not of the history that is here.
-    pub(super) fn start_over(&mut self, conversation: &ConversationId, epoch: u64, seq: i64) {
-        let before = self.reached.get(conversation).map_or(0, |reached| reached.epoch);
+    /// What it sent is of a history that ended, unless of a later epoch.
+    pub(super) fn disown(&mut self, conversation: &ConversationId, epoch: u64) {
         if let Some(own) = self.own.get_mut(conversation) {
-            own.retain(|_, epoch| *epoch > before);
+            own.retain(|_, of| *of > epoch);
         }
-        self.go_on_behind(conversation, epoch, seq);
     }
 
     /// A message, to be noted and judged.
