@@ -49,6 +49,7 @@ impl Outbox {
     pub(crate) fn open(&self, front: Vec<Frame>, start: Start) -> Vec<Arc<Mark>> {
         let mut state = self.state.lock();
         state.opening = false;
+        let noted = state.places.take_pulling();
         state.places.open(start.places, start.complete);
         for (conversation, epoch, top) in &start.pulling {
             state.places.pull(conversation, *epoch, *top);
@@ -68,6 +69,12 @@ impl Outbox {
                         early.extend(frame.mark);
                     }
                 }
+            }
+        }
+        for Pulling { conversation, epoch, top: seq, .. } in noted {
+            let place = state.places.get(&conversation);
+            if place.is_some_and(|place| (place.epoch, place.seq) < (epoch, seq)) {
+                early.push(Arc::new(Mark { conversation, epoch, seq, id: 0 }));
             }
         }
         early
@@ -124,7 +131,8 @@ impl Outbox {
     ) {
         let mut state = self.state.lock();
         if state.opening {
-            // It is about to be told where everything ends.
+            // Where everything ends may have been read before this: see `open`.
+            state.places.pull(conversation, epoch, top);
             return;
         }
         state.hint(conversation, epoch, top, delay_ms, cause, limits);

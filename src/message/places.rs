@@ -168,6 +168,11 @@ impl Places {
         true
     }
 
+    /// Those to be pulled, which it is then nobody's to.
+    pub(crate) fn take_pulling(&mut self) -> Vec<Pulling> {
+        self.pulling.take().map(|all| *all).unwrap_or_default()
+    }
+
     /// Whether the client was told to pull it.
     #[must_use]
     pub(crate) fn is_pulling(&self, conversation: &ConversationId) -> bool {

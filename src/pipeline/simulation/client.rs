@@ -468,7 +468,7 @@ impl Visit<'_> {
             return;
         }
         if response.top_seq == 0 {
-            self.session.disown(conversation, u64::MAX);
+            self.session.disown_behind(conversation, 0);
         }
         let before = self.session.reached.get(conversation).copied().unwrap_or_default();
         if self.session.pulling.remove(conversation)
@@ -506,7 +506,7 @@ impl Visit<'_> {
         let text = format!("{} is {seq} e{}", ack.client_msg_id, epoch % 100_000_000);
         self.session.note(Some(&conversation), &text);
         self.record(&conversation, ack);
-        if !ack.duplicate || self.session.reached.contains_key(&conversation) {
+        if !ack.duplicate || self.session.complete || self.session.reached.contains_key(&conversation) {
             self.session.acknowledged(&conversation, epoch, seq);
         }
         let mut ledger = self.client.ledger.lock();
@@ -555,13 +555,16 @@ impl Visit<'_> {
             ErrorCode::ResyncRequired => {
                 let current = error.current.clone().unwrap_or_default();
                 self.session.unproved.remove(&conversation);
-                let before =
-                    self.client.ledger.lock().known.get(&conversation).map_or(0, |known| known.epoch);
-                self.session.disown(&conversation, before);
-                self.client.ledger.lock().known.insert(conversation.clone(), Known::behind(0, current.epoch));
-                if error.ref_request_id.is_empty() {
+                if !error.ref_request_id.is_empty() {
+                    self.session.disown_behind(&conversation, current.seq);
+                } else {
+                    let of =
+                        self.client.ledger.lock().known.get(&conversation).map_or(0, |known| known.epoch);
+                    let reached = self.session.reached.get(&conversation).map_or(of, |reached| reached.epoch);
+                    self.session.disown(&conversation, reached);
                     self.session.go_on_behind(&conversation, current.epoch, current.seq);
                 }
+                self.client.ledger.lock().known.insert(conversation.clone(), Known::behind(0, current.epoch));
                 self.want(&conversation, Duration::ZERO);
             }
             ErrorCode::NotFound => {

@@ -38,6 +38,8 @@ pub(super) struct Session {
     pub pulling: BTreeSet<ConversationId>,
     /// What the client has of these may be of another history: nobody looked.
     pub unproved: BTreeSet<ConversationId>,
+    /// It was told that it is not in these: what was on its way may come.
+    left: BTreeSet<ConversationId>,
     /// Sent and acknowledged over this connection: seq → epoch.
     own: BTreeMap<ConversationId, BTreeMap<i64, u64>>,
     /// The frame of which a part has left.
@@ -74,6 +76,7 @@ impl Session {
             complete: false,
             pulling: BTreeSet::new(),
             unproved: BTreeSet::new(),
+            left: BTreeSet::new(),
             own: BTreeMap::new(),
             partial: None,
         };
@@ -140,7 +143,8 @@ impl Session {
         let before = self.reached.get(conversation).copied();
         // What he sees may begin with a message of his own.
         let begins = |seq: &i64| {
-            conversation.is_group() && self.world.begins(conversation, self.peer.identity.user, *seq)
+            let joined = conversation.is_group() && (self.complete || before.is_some());
+            joined && self.world.begins(conversation, self.peer.identity.user, *seq)
         };
         let later = |seq: &i64| before.is_none_or(|reached| *seq > reached.seq);
         let first = own.iter().find(|(seq, _)| later(seq) && begins(seq));
@@ -164,6 +168,14 @@ impl Session {
         self.reached.remove(conversation);
         self.pulling.remove(conversation);
         self.own.remove(conversation);
+        self.left.insert(conversation.clone());
+    }
+
+    /// What it sent is lost where it stands behind the end.
+    pub(super) fn disown_behind(&mut self, conversation: &ConversationId, top: i64) {
+        if let Some(own) = self.own.get_mut(conversation) {
+            own.retain(|seq, _| *seq <= top);
+        }
     }
 
     /// What it sent is of a history that ended, unless of a later epoch.
@@ -186,6 +198,11 @@ impl Session {
         }
         if way == Way::Pushed {
             self.check_order(&conversation, push);
+        }
+        let before = ledger.known.get(&conversation).map_or(epoch, |known| known.epoch);
+        if before != epoch && way == Way::Pushed && self.unproved.contains(&conversation) {
+            // Of another history, perhaps: it has to pull everything again.
+            ledger.known.insert(conversation.clone(), Known::behind(0, epoch));
         }
         if let Some(other) = ledger.add(&conversation, epoch, seq, &push.server_msg_id) {
             if self.unproved.contains(&conversation) {
@@ -220,7 +237,7 @@ impl Session {
             Some(reached) => {
                 self.violation(Some(conversation), &format!("{seq} is pushed behind {}", reached.seq));
             }
-            None if self.complete => {
+            None if self.complete && !self.left.contains(conversation) => {
                 self.violation(Some(conversation), &format!("begins with {seq}, and he joined before"));
             }
             None => {}
