@@ -17,6 +17,8 @@
 mod conformance;
 mod counter;
 mod disturbance;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod memory;
 mod redis;
 
@@ -53,6 +55,9 @@ pub(crate) enum Bus {
     Memory(MemoryBus),
     /// Redis pub/sub.
     Redis(RedisBus),
+    /// Gateways of one process, and much that goes wrong between them.
+    #[cfg(test)]
+    Faulty(faulty::FaultyBus),
 }
 
 impl Bus {
@@ -69,6 +74,8 @@ impl Bus {
         let dropped = match self {
             Self::Memory(bus) => bus.publish_all(items),
             Self::Redis(bus) => bus.publish_all(items),
+            #[cfg(test)]
+            Self::Faulty(bus) => bus.publish_all(items),
         };
         metrics().dropped_bus_full.increment(u64::try_from(dropped).unwrap_or(u64::MAX));
         dropped == 0
@@ -80,6 +87,8 @@ impl Bus {
         match self {
             Self::Memory(bus) => bus.disturbances(),
             Self::Redis(bus) => bus.disturbances(),
+            #[cfg(test)]
+            Self::Faulty(bus) => bus.disturbances(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Holes that connections here have seen, and the messages that wait behind
 //! them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -45,10 +45,13 @@ struct Gap {
 /// All of them; few, if any.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
-    map: Mutex<HashMap<u64, Gap>>,
+    map: Mutex<BTreeMap<u64, Gap>>,
     open: AtomicUsize,
     /// Told when there is a new one.
     pub(crate) opened: Notify,
+    /// How often the log was read for one.
+    #[cfg(test)]
+    pub(crate) read: AtomicUsize,
 }
 
 impl Gaps {

@@ -1,7 +1,7 @@
 //! Groups with members online here: who they are, and the end of what was
 //! said in a busy one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,9 +28,11 @@ pub(crate) struct Room {
 #[derive(Debug, Default)]
 struct State {
     /// Members online here → what they see has a larger seq.
-    members: HashMap<UserId, i64>,
+    members: BTreeMap<UserId, i64>,
     /// The oldest state of the group that any of these entries is of.
     mver: u64,
+    /// How often somebody was taken in.
+    entered: u64,
     /// Gateways with a member online, as last heard, and when.
     gateways: (Vec<GatewayRef>, u64),
     /// The second of the last message, and how many came in it.
@@ -48,6 +50,7 @@ impl Room {
         let mut state = self.state.lock();
         // What is known of the others may be older, and so may this.
         state.mver = if state.members.is_empty() { mver } else { state.mver.min(mver) };
+        state.entered += 1;
         state.members.insert(user, since);
     }
 
@@ -90,12 +93,22 @@ impl Room {
         self.state.lock().mver
     }
 
+    /// How often somebody was taken in: for [`Self::reload`].
+    #[must_use]
+    pub(crate) fn entered(&self) -> u64 {
+        self.state.lock().entered
+    }
+
     /// Takes over entries read at `mver`, unless what is here is newer; `None`
-    /// = no member any more.
-    pub(crate) fn reload(&self, mver: u64, entries: &[(UserId, Option<i64>)]) {
+    /// = no member any more. Does nothing and returns `false` if somebody was
+    /// taken in since there were `entered`: what is known of him may be older.
+    pub(crate) fn reload(&self, entered: u64, mver: u64, entries: &[(UserId, Option<i64>)]) -> bool {
         let mut state = self.state.lock();
+        if state.entered != entered {
+            return false;
+        }
         if mver < state.mver {
-            return;
+            return true;
         }
         for (user, since) in entries {
             match since {
@@ -110,6 +123,7 @@ impl Room {
             }
         }
         state.mver = mver;
+        true
     }
 
     /// Takes a user out, unless he is here after all: whoever comes is in the
@@ -333,9 +347,9 @@ mod tests {
         room.enter(user(2), 0, 7);
         assert_eq!(room.mver(), 5);
         assert!(room.advance(6) && !room.advance(8));
-        room.reload(9, &[(user(1), None), (user(2), Some(3))]);
+        room.reload(room.entered(), 9, &[(user(1), None), (user(2), Some(3))]);
         assert_eq!((room.since(user(1)), room.since(user(2)), room.mver()), (None, Some(3), 9));
-        room.reload(8, &[(user(2), None)]);
+        room.reload(room.entered(), 8, &[(user(2), None)]);
         assert_eq!((room.since(user(2)), room.mver()), (Some(3), 9), "read before that");
         room.enter(user(3), 0, 8);
         assert_eq!(room.mver(), 8);

@@ -11,12 +11,12 @@ mod size;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use self::gathering::{Gathering, Position};
@@ -72,7 +72,7 @@ struct Waiting {
 
 struct Writer {
     ports: Arc<Ports>,
-    waiting: HashMap<Key, Waiting>,
+    waiting: BTreeMap<Key, Waiting>,
     /// Written within the last second.
     written: HashMap<Key, Instant>,
     /// Waiting and not written within the last second.
@@ -85,7 +85,7 @@ pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sende
     let (sender, reports) = mpsc::channel(QUEUE);
     let writer = Writer {
         ports: Arc::clone(ports),
-        waiting: HashMap::new(),
+        waiting: BTreeMap::new(),
         written: HashMap::new(),
         due: Vec::new(),
         sizes: Sizes::new(ports.groups.receipt_members),
@@ -103,17 +103,18 @@ impl Writer {
         loop {
             // Both arms are cancel-safe.
             tokio::select! {
-                taken = reports.recv_many(&mut batch, BATCH) => {
-                    if taken == 0 {
-                        return;
-                    }
-                    batch.drain(..).for_each(|report| self.merge(report));
-                }
+                biased;
                 // Only here is everything gone through: news alone is looked up.
                 _ = tick.tick() => {
                     self.written.retain(|_, at| at.elapsed() < WRITE_EVERY);
                     let rested = |key: &&Key| !self.written.contains_key(*key);
                     self.due = self.waiting.keys().filter(rested).cloned().collect();
+                }
+                taken = reports.recv_many(&mut batch, BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    batch.drain(..).for_each(|report| self.merge(report));
                 }
             }
             while !self.due.is_empty() && self.flush().await {}

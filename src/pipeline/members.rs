@@ -5,6 +5,7 @@
 //! some time after the last member here has gone, so that nothing is missed in
 //! between and nobody publishes to where nobody is.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,6 +137,7 @@ impl Ports {
     /// Reads a room's members again; whoever is none any more is out.
     pub(super) async fn reload(&self, conversation: &ConversationId) -> Result<(), StoreError> {
         let Some(room) = self.hub.rooms.get(conversation) else { return Ok(()) };
+        let entered = room.entered();
         let users: Vec<UserId> = room.members().into_iter().map(|(user, _)| user).collect();
         let Some(roster) = self.store.roster(conversation, &users).await? else {
             // Whoever comes from now on comes into another group of this name.
@@ -145,7 +147,10 @@ impl Ports {
         };
         let since = roster.members.into_iter().map(|member| member.map(|member| member.since_seq));
         let entries: Vec<_> = users.into_iter().zip(since).collect();
-        room.reload(roster.audience.mver, &entries);
+        if !room.reload(entered, roster.audience.mver, &entries) {
+            // To be read again, a little later.
+            return Err(StoreError::Unavailable);
+        }
         for (user, _) in entries.iter().filter(|(_, since)| since.is_none()) {
             if room.since(*user).is_none() {
                 self.forget_conversation(*user, conversation);
@@ -199,12 +204,18 @@ impl Ports {
         for _ in 0..ATTEMPTS {
             match self.take_in(&wanted).await {
                 Ok(joined) => {
+                    let mut top = None;
                     for ((_, user), joined) in wanted.iter().zip(joined) {
                         match joined {
-                            Some(joined) => self.begin(group, *user, &joined),
+                            Some(joined) => {
+                                self.begin(group, *user, &joined);
+                                top = Some(joined.top);
+                            }
                             None => self.take_out(group, *user),
                         }
                     }
+                    // Nothing was delivered to whoever was not taken in before.
+                    top.iter().for_each(|top| self.catch_up(group, top));
                     return true;
                 }
                 Err(_) => sleep(RETRY).await,
@@ -263,14 +274,18 @@ impl Ports {
             index.into_iter().filter(ConversationId::is_group).map(move |group| (group, user))
         };
         let wanted: Vec<_> = users.iter().zip(indexes).flat_map(of).collect();
+        let mut tops = HashMap::new();
         for wanted in wanted.chunks(JOIN_BATCH) {
             let joined = self.take_in(wanted).await?;
             for ((group, user), joined) in wanted.iter().zip(joined) {
                 if let Some(joined) = joined {
                     self.begin(group, *user, &joined);
+                    tops.insert(group, joined.top);
                 }
             }
         }
+        // Nothing was delivered to whoever was not taken in before.
+        tops.into_iter().for_each(|(group, top)| self.catch_up(group, &top));
         Ok(())
     }
 

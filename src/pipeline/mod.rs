@@ -28,6 +28,8 @@ mod relay;
 mod repair;
 mod resume;
 mod send;
+#[cfg(test)]
+mod simulation;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -118,7 +118,8 @@ impl Ports {
         let forward = request.direction() == Direction::Forward;
         if let Some(page) = self.tail_page(peer, &conversation, request, limit, max_bytes, known) {
             metrics().pulls_tail.increment(1);
-            self.answer_sync(peer, trace_id, request, &conversation, page, known).await;
+            // What is known of and not in the tail is in the log all the same.
+            self.answer_sync(peer, trace_id, request, &conversation, page, (0, 0)).await;
             return Ok(());
         }
         let Some(since) = self.visible(peer.identity.user, &conversation).await? else {
@@ -200,6 +201,18 @@ impl Ports {
         let tail = room.tail(request.from_seq).filter(|_| request.from_seq > since)?;
         let (first, last) = (tail.first()?.0.clone(), tail.last()?.0.clone());
         if (last.epoch, last.seq) < known || names_history(request) && request.epoch != first.epoch {
+            return None;
+        }
+        if peer
+            .outbox
+            .place(conversation)
+            .is_some_and(|place| (place.epoch, place.seq) > (last.epoch, last.seq))
+        {
+            // The room has missed what this client was told of.
+            return None;
+        }
+        if peer.outbox.has(conversation).is_some_and(|has| has.epoch != last.epoch) {
+            // To be proved by the log.
             return None;
         }
         let mut bytes = 0;

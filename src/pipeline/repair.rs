@@ -51,6 +51,7 @@ async fn run(ports: Arc<Ports>) {
         }
         let pause = next.map_or(UNDER_WAY_MS, |next| next.saturating_sub(monotonic_ms()).max(1));
         tokio::select! {
+            biased;
             () = ports.hub.gaps.opened.notified() => {}
             () = sleep(Duration::from_millis(pause)) => {}
         }
@@ -118,6 +119,8 @@ impl Ports {
         // In the log by now, if it is to be found at all; what comes while it
         // is read may not be.
         let waiting: HashSet<(u64, i64)> = self.hub.gaps.held(conversation).iter().filter_map(of).collect();
+        #[cfg(test)]
+        self.hub.gaps.read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let page = self.store.page(conversation, span).await?;
         // Read behind it: who was removed before one of these was stored is
         // out by now.
@@ -134,10 +137,13 @@ impl Ports {
         let lost = proofs.iter().any(|(_, _, proof)| !matches!(proof, Some(Proof::Valid) | None));
         let position = if lost { Some(self.resume_point(conversation, &page).await?) } else { None };
         let copies: Vec<(&Push, Frame)> = page.messages.iter().filter_map(copy).collect();
+        let held = self.hub.gaps.held(conversation);
         let (mut hinted, mut again) = (false, false);
         for (peer, place, proof) in proofs {
             match (proof, &position) {
-                (Some(Proof::Valid), _) => hinted |= !fill(&peer, conversation, &place, &page, &copies),
+                (Some(Proof::Valid), _) => {
+                    hinted |= !fill(&peer, conversation, &place, &page, &copies, &held);
+                }
                 // The page ends before its place: another one begins there.
                 (None, _) => again |= is_behind(&peer, conversation, &page),
                 (Some(proof), Some(position)) => resync(&peer, conversation, &place, proof, position),
@@ -223,14 +229,19 @@ fn fill(
     place: &Place,
     page: &Page,
     copies: &[(&Push, Frame)],
+    waiting: &[Held],
 ) -> bool {
     if place.epoch != page.epoch && place.seq > 0 {
         peer.outbox.move_place(conversation, place, (page.epoch, place.seq, place.id));
     }
     let mut whole = true;
     for (push, frame) in copies.iter().filter(|(push, _)| push.seq > place.seq) {
-        let own = push.from_user_id == peer.identity.user.get()
-            && push.from_device_id == peer.identity.device.as_str();
+        // Any other message of the same device may have come over another
+        // connection, or without an answer.
+        let own = waiting.iter().any(|held| {
+            held.except.as_ref().is_some_and(|other| std::ptr::eq(Arc::as_ptr(other), peer))
+                && held.frame.mark.as_ref().is_some_and(|mark| mark.seq == push.seq)
+        });
         whole &= !matches!(peer.offer(frame, own), Offered::Hole | Offered::OtherHistory);
     }
     // What is behind the page may have come meanwhile.

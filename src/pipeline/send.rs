@@ -4,10 +4,10 @@
 //! conversation's, and is answered from there.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::Pipeline;
 use crate::hub::{Frame, Peer};

@@ -22,13 +22,15 @@ struct Entry {
 pub(crate) struct MemoryTable {
     ttl: Duration,
     users: Mutex<HashMap<UserId, HashMap<DeviceId, Entry>>>,
+    /// Whoever has a view of it.
+    gateways: Mutex<Vec<GatewayRef>>,
 }
 
 impl MemoryTable {
     /// An empty table whose routes live `ttl`.
     #[must_use]
     pub(crate) fn new(ttl: Duration) -> Self {
-        Self { ttl, users: Mutex::default() }
+        Self { ttl, users: Mutex::default(), gateways: Mutex::default() }
     }
 }
 
@@ -42,7 +44,8 @@ pub(crate) struct MemoryRoutes {
 impl MemoryRoutes {
     /// For `gateway`.
     #[must_use]
-    pub(crate) const fn new(table: Arc<MemoryTable>, gateway: GatewayRef) -> Self {
+    pub(crate) fn new(table: Arc<MemoryTable>, gateway: GatewayRef) -> Self {
+        table.gateways.lock().push(gateway.clone());
         Self { table, gateway }
     }
 
@@ -119,6 +122,6 @@ impl MemoryRoutes {
     }
 
     pub(super) fn gateways(&self) -> Vec<(GatewayRef, u64)> {
-        vec![(self.gateway.clone(), 0)]
+        self.table.gateways.lock().iter().map(|gateway| (gateway.clone(), 0)).collect()
     }
 }

@@ -160,8 +160,13 @@ macro_rules! on {
             Self::Memory($store) => $memory,
             #[cfg(test)]
             Self::Flaky(flaky) => {
-                let $store = &flaky.inner;
-                $memory
+                flaky.ask().await?;
+                let done = {
+                    let $store = &flaky.inner;
+                    $memory
+                };
+                flaky.answer().await?;
+                done
             }
             Self::Embedded($store) => $remote,
             Self::Redis($store) => $remote,
@@ -206,7 +211,7 @@ impl Store {
             Self::Memory(store) => store.append(batch),
             Self::Redis(store) => store.append(batch).await,
             #[cfg(test)]
-            Self::Flaky(store) => store.append(batch),
+            Self::Flaky(store) => store.append(batch).await,
         }
     }
 

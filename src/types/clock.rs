@@ -9,6 +9,10 @@ static START: OnceLock<Instant> = OnceLock::new();
 /// Milliseconds since the first call in this process; never goes back.
 #[must_use]
 pub(crate) fn monotonic_ms() -> u64 {
+    #[cfg(test)]
+    if let Some(micros) = simulated::micros() {
+        return u64::try_from(micros / 1000).unwrap_or(0);
+    }
     let elapsed = START.get_or_init(Instant::now).elapsed();
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
@@ -22,6 +26,45 @@ pub(crate) fn unix_ms() -> i64 {
 /// Unix time in microseconds.
 #[must_use]
 pub(crate) fn unix_micros() -> i64 {
+    #[cfg(test)]
+    if let Some(micros) = simulated::micros() {
+        return simulated::strictly(micros);
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Clocks that follow the runtime's, which a test may have stopped.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::Cell;
+
+    use tokio::time::Instant;
+
+    /// Where simulated time begins, unix µs: some day in 2033.
+    const BEGINNING: i64 = 2_000_000_000_000_000;
+
+    thread_local! {
+        static ORIGIN: Cell<Option<Instant>> = const { Cell::new(None) };
+        static LAST: Cell<i64> = const { Cell::new(0) };
+    }
+
+    /// From now on both clocks of this thread tell the runtime's time, from
+    /// the same beginning each time.
+    pub(crate) fn begin() {
+        ORIGIN.set(Some(Instant::now()));
+        LAST.set(0);
+    }
+
+    pub(super) fn micros() -> Option<i64> {
+        let elapsed = ORIGIN.get()?.elapsed().as_micros();
+        Some(BEGINNING + i64::try_from(elapsed).unwrap_or(0))
+    }
+
+    /// The µs go on while the ms stand still: what is named by its time is
+    /// named once.
+    pub(super) fn strictly(micros: i64) -> i64 {
+        LAST.set(micros.max(LAST.get() + 1));
+        LAST.get()
+    }
 }

@@ -10,6 +10,8 @@ mod conversation;
 mod ids;
 mod phase;
 
+#[cfg(test)]
+pub(crate) use clock::simulated;
 pub(crate) use clock::{monotonic_ms, unix_micros, unix_ms};
 pub(crate) use close::CloseReason;
 pub(crate) use conversation::ConversationId;

@@ -1,9 +1,11 @@
 //! What groups are to be told, gathered so that each is told once a second.
 //! Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::super::group::News;
 use crate::store::Audience;
@@ -44,7 +46,7 @@ pub(super) struct Telling {
 /// Groups with news, and those told within the last second.
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
-    groups: HashMap<ConversationId, Group>,
+    groups: BTreeMap<ConversationId, Group>,
 }
 
 impl Gathering {

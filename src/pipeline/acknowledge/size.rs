@@ -1,7 +1,9 @@
 //! How large groups are, as far as it decides who is told what. Pure.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::types::ConversationId;
 

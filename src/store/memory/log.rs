@@ -1,5 +1,8 @@
 //! One conversation in memory.
 
+#[cfg(test)]
+mod damage;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::{
@@ -36,6 +39,9 @@ pub(super) struct Log {
     pub(super) history: History,
     pub(super) blacklist: BTreeSet<UserId>,
     pub(super) gateways: HashMap<GatewayId, Epoch>,
+    /// The next append finds another server here.
+    #[cfg(test)]
+    replaced: bool,
 }
 
 impl Log {
@@ -53,6 +59,8 @@ impl Log {
             history: History::default(),
             blacklist: BTreeSet::new(),
             gateways: HashMap::new(),
+            #[cfg(test)]
+            replaced: false,
         }
     }
 
@@ -75,6 +83,8 @@ impl Log {
 
     /// Appends, unless it is there already or the sender may not.
     pub(super) fn append(&mut self, append: &Append, is_group: bool) -> Appended {
+        #[cfg(test)]
+        self.raise_if_replaced();
         let key = (append.from, append.client_msg_id.clone());
         let original = self.originals.get(&key);
         if let Some(original) = original.filter(|original| original.content_hash == append.content_hash) {
@@ -127,7 +137,8 @@ impl Log {
             seqs.take(span.limit.saturating_add(1)).filter_map(|seq| self.at(seq)).collect();
         let keep = span.fitting(found.iter().map(|message| prost::Message::encoded_len(*message)));
         let has_more = found.len() > keep;
-        let messages = found.into_iter().take(keep).cloned().collect();
+        let told = |message: &Push| complete(message.clone(), message.seq, self.epoch);
+        let messages = found.into_iter().take(keep).map(told).collect();
         Page { epoch: self.epoch, messages, top, first_available: self.first_available(), has_more }
     }
 

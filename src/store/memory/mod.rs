@@ -1,5 +1,7 @@
 //! The log in this process: the model the other backends are held against.
 
+#[cfg(test)]
+mod damage;
 mod groups;
 mod log;
 
