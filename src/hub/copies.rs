@@ -49,7 +49,7 @@ impl Outbox {
     pub(crate) fn open(&self, front: Vec<Frame>, start: Start) -> Vec<Arc<Mark>> {
         let mut state = self.state.lock();
         state.opening = false;
-        let noted = state.places.take_pulling();
+        let noted = state.places.take_noted();
         state.places.open(start.places, start.complete);
         for (conversation, epoch, top) in &start.pulling {
             state.places.pull(conversation, *epoch, *top);
@@ -132,7 +132,7 @@ impl Outbox {
         let mut state = self.state.lock();
         if state.opening {
             // Where everything ends may have been read before this: see `open`.
-            state.places.pull(conversation, epoch, top);
+            state.places.note(conversation, epoch, top);
             return;
         }
         state.hint(conversation, epoch, top, delay_ms, cause, limits);

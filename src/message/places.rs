@@ -168,9 +168,21 @@ impl Places {
         true
     }
 
-    /// Those to be pulled, which it is then nobody's to.
-    pub(crate) fn take_pulling(&mut self) -> Vec<Pulling> {
-        self.pulling.take().map(|all| *all).unwrap_or_default()
+    /// Notes that the client is to be told to pull, once it can be.
+    pub(crate) fn note(&mut self, conversation: &ConversationId, epoch: u64, top: i64) {
+        if self.pull(conversation, epoch, top)
+            && let Some(pulling) = self.pulling_mut(conversation)
+        {
+            pulling.told = 0;
+        }
+    }
+
+    /// Takes those that were noted and not told.
+    pub(crate) fn take_noted(&mut self) -> Vec<Pulling> {
+        let mut all = self.pulling.take().map(|all| *all).unwrap_or_default();
+        let noted = all.extract_if(.., |pulling| pulling.told == 0).collect();
+        self.pulling = (!all.is_empty()).then(|| Box::new(all));
+        noted
     }
 
     /// Whether the client was told to pull it.
