@@ -204,7 +204,8 @@ impl Outbox {
         self.state.lock().places.has(conversation)
     }
 
-    /// Begins a conversation anew behind this message, in push mode.
+    /// Begins a conversation anew behind this message; what was to be pulled
+    /// still is.
     pub(crate) fn restart(&self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
         self.state.lock().places.restart(conversation, epoch, seq, id);
     }

@@ -195,9 +195,11 @@ impl Places {
         all.find(|pulling| pulling.conversation == *conversation)?.has
     }
 
-    /// Begins anew behind this message, in push mode.
+    /// Begins anew behind this message; what was to be pulled still is.
     pub(crate) fn restart(&mut self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
-        self.stop_pulling(conversation);
+        if let Some(pulling) = self.pulling_mut(conversation) {
+            pulling.has = None;
+        }
         self.set(conversation, epoch, seq, id);
     }
 
@@ -383,7 +385,7 @@ mod tests {
         assert_eq!(has(&places), Some((7, 9, 90)), "not proved yet");
         places.restart(&conversation, 8, 3, 30);
         assert_eq!(has(&places), None);
-        assert_eq!(places.offer(&mark(8, 4), false), Verdict::Next);
+        assert_eq!(places.offer(&mark(8, 4), false), Verdict::Pulling);
     }
 
     #[test]

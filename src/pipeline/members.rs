@@ -5,7 +5,7 @@
 //! some time after the last member here has gone, so that nothing is missed in
 //! between and nobody publishes to where nobody is.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -274,7 +274,7 @@ impl Ports {
             index.into_iter().filter(ConversationId::is_group).map(move |group| (group, user))
         };
         let wanted: Vec<_> = users.iter().zip(indexes).flat_map(of).collect();
-        let mut tops = HashMap::new();
+        let mut tops = BTreeMap::new();
         for wanted in wanted.chunks(JOIN_BATCH) {
             let joined = self.take_in(wanted).await?;
             for ((group, user), joined) in wanted.iter().zip(joined) {

@@ -366,6 +366,7 @@ impl Visit<'_> {
             }
             if live && !self.session.resumed.contains(&conversation) {
                 self.session.go_on_behind(&conversation, epoch, seq);
+                self.session.handed_up_to(&conversation, seq);
             }
             let mut ledger = self.client.ledger.lock();
             let known = ledger.known.entry(conversation.clone()).or_insert_with(|| {
@@ -417,6 +418,7 @@ impl Visit<'_> {
         }
         let last = batch.messages.last().map_or((epoch, upto), |last| (last.epoch, last.seq));
         self.session.go_on_behind(&conversation, last.0, last.1);
+        self.session.handed_up_to(&conversation, last.1);
     }
 
     fn pulled(&mut self, response: &SyncResp) {
@@ -430,7 +432,7 @@ impl Visit<'_> {
         if known.upto() + 1 < from {
             // It has started over since it asked.
             drop(ledger);
-            self.ended_at(&conversation, response);
+            self.ended_at(&conversation, from, response);
             return self.want(&conversation, Duration::ZERO);
         }
         if known.epoch != response.epoch {
@@ -459,22 +461,27 @@ impl Visit<'_> {
             // It was told so; whether that is still there is to be proved.
             self.want(&conversation, Duration::ZERO);
         }
-        self.ended_at(&conversation, response);
+        self.ended_at(&conversation, from, response);
     }
 
     /// A pull has come to the end: what comes live is behind it.
-    fn ended_at(&mut self, conversation: &ConversationId, response: &SyncResp) {
+    fn ended_at(&mut self, conversation: &ConversationId, from: i64, response: &SyncResp) {
         if response.has_more {
             return;
         }
         if response.top_seq == 0 {
             self.session.disown_behind(conversation, 0);
         }
-        let before = self.session.reached.get(conversation).copied().unwrap_or_default();
-        if self.session.pulling.remove(conversation)
-            || response.epoch > before.epoch
-            || (response.epoch == before.epoch && response.top_seq > before.seq)
-        {
+        // A pull that nobody asked for moves only what it continues.
+        let continues = self.session.reached.get(conversation).is_none_or(|before| {
+            let same = before.seq == 0 || before.epoch == response.epoch;
+            same && from <= before.seq + 1 && response.top_seq > before.seq
+        });
+        let told = self.session.pulling.remove(conversation);
+        if told {
+            self.session.handed_up_to(conversation, response.top_seq);
+        }
+        if told || continues {
             self.session.go_on_behind(conversation, response.epoch, response.top_seq);
         }
     }
@@ -563,6 +570,7 @@ impl Visit<'_> {
                     let reached = self.session.reached.get(&conversation).map_or(of, |reached| reached.epoch);
                     self.session.disown(&conversation, reached);
                     self.session.go_on_behind(&conversation, current.epoch, current.seq);
+                    self.session.handed_up_to(&conversation, current.seq);
                 }
                 self.client.ledger.lock().known.insert(conversation.clone(), Known::behind(0, current.epoch));
                 self.want(&conversation, Duration::ZERO);
@@ -579,6 +587,7 @@ impl Visit<'_> {
                     && let Some(told) = self.session.told.get(&conversation).copied()
                 {
                     self.session.go_on_behind(&conversation, told.epoch, told.seq);
+                    self.session.handed_up_to(&conversation, told.seq);
                 }
                 self.want(&conversation, ms(100..500));
             }

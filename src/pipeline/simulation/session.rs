@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub peer: Arc<Peer>,
     /// Conversations that are resumed: where they are is said by the replay.
     pub resumed: BTreeSet<ConversationId>,
+    /// As far as the gateway itself has handed over.
+    handed: BTreeMap<ConversationId, i64>,
     pub reached: BTreeMap<ConversationId, Reached>,
     /// Where `Ready` said that conversations stand.
     pub told: BTreeMap<ConversationId, Reached>,
@@ -71,6 +73,7 @@ impl Session {
             gateway,
             peer: attached.peer,
             resumed: have.iter().map(parsed).collect(),
+            handed: BTreeMap::new(),
             reached: BTreeMap::new(),
             told: BTreeMap::new(),
             complete: false,
@@ -163,9 +166,15 @@ impl Session {
         self.advance(conversation);
     }
 
+    /// The gateway has handed over all up to there.
+    pub(super) fn handed_up_to(&mut self, conversation: &ConversationId, seq: i64) {
+        self.handed.insert(conversation.clone(), seq);
+    }
+
     /// It is not in this conversation, or not any more.
     pub(super) fn forget(&mut self, conversation: &ConversationId) {
         self.reached.remove(conversation);
+        self.handed.remove(conversation);
         self.pulling.remove(conversation);
         self.own.remove(conversation);
         self.left.insert(conversation.clone());
@@ -227,8 +236,10 @@ impl Session {
             Some(reached) if seq == reached.seq + 1 => {}
             _ if begins => {}
             Some(reached) if seq <= reached.seq => {
+                // What it pulled of itself, or only has the ack of, may come.
+                let handed = self.handed.get(conversation).is_some_and(|handed| seq <= *handed);
                 let own = push.from_user_id == self.user().get();
-                if !own || self.world.plan.calm {
+                if handed && !own || self.world.plan.calm {
                     let text = format!("{seq} is pushed again, behind {}", reached.seq);
                     self.violation(Some(conversation), &text);
                 }
@@ -242,6 +253,7 @@ impl Session {
             }
             None => {}
         }
+        self.handed_up_to(conversation, seq);
         self.go_on_behind(conversation, epoch, seq);
     }
 }
