@@ -43,6 +43,9 @@ pub(crate) struct Start {
     pub pulling: Vec<(ConversationId, u64, i64)>,
 }
 
+/// Of what goes in front.
+const UNBOUNDED: OutboxLimits = OutboxLimits { bytes: u32::MAX, frames: u32::MAX };
+
 impl Outbox {
     /// Opens it: `front` goes first, and of the copies queued so far only what
     /// comes next behind the places stays. Returns those that came too early.
@@ -72,9 +75,12 @@ impl Outbox {
             }
         }
         for Pulling { conversation, epoch, top: seq, .. } in noted {
-            let place = state.places.get(&conversation);
-            if place.is_some_and(|place| (place.epoch, place.seq) < (epoch, seq)) {
-                early.push(Arc::new(Mark { conversation, epoch, seq, id: 0 }));
+            match state.places.get(&conversation) {
+                Some(place) if (place.epoch, place.seq) < (epoch, seq) => {
+                    early.push(Arc::new(Mark { conversation, epoch, seq, id: 0 }));
+                }
+                Some(_) => {}
+                None => state.hint(&conversation, epoch, seq, 0, HintCause::Gap, UNBOUNDED),
             }
         }
         early
@@ -204,7 +210,12 @@ impl Outbox {
     /// already, or the connection is not open yet.
     pub(crate) fn enter(&self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) -> bool {
         let mut state = self.state.lock();
-        let new = !state.opening && !state.places.is_listed(conversation);
+        if state.opening {
+            // Whether the client is told of it is decided already.
+            state.places.note(conversation, epoch, seq);
+            return false;
+        }
+        let new = !state.places.is_listed(conversation);
         if new {
             state.places.set(conversation, epoch, seq, id);
         }

@@ -182,11 +182,19 @@ impl Visit<'_> {
                 },
                 () = sleep_until(act_at) => {
                     act_at = Instant::now() + ms(20..400);
+                    self.beat();
                     if !settling && let Some(left) = self.act() {
                         return left;
                     }
                 }
             }
+        }
+    }
+
+    /// Learns, as by a heartbeat, what has grown of that which is to be pulled.
+    fn beat(&mut self) {
+        for pulling in self.session.peer.outbox.news() {
+            self.want(&pulling.conversation, Duration::ZERO);
         }
     }
 
