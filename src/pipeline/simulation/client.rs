@@ -565,6 +565,9 @@ impl Visit<'_> {
                 self.session.unproved.remove(&conversation);
                 if !error.ref_request_id.is_empty() {
                     self.session.disown_behind(&conversation, current.seq);
+                    if let Some(reached) = self.session.reached.get_mut(&conversation) {
+                        reached.seq = reached.seq.min(current.seq);
+                    }
                 } else {
                     let of =
                         self.client.ledger.lock().known.get(&conversation).map_or(0, |known| known.epoch);

@@ -176,9 +176,6 @@ impl Session {
         if let Some(own) = self.own.get_mut(conversation) {
             own.retain(|seq, _| *seq <= top);
         }
-        if let Some(reached) = self.reached.get_mut(conversation) {
-            reached.seq = reached.seq.min(top);
-        }
     }
 
     /// What it sent is of a history that ended, unless of a later epoch.
