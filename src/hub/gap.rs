@@ -124,6 +124,8 @@ impl Gaps {
         if let Some(gap) = self.map.lock().get_mut(&conversation.key()) {
             gap.due = due;
         }
+        // Whoever waits for the next one has to look again.
+        self.opened.notify_one();
     }
 
     /// The conversations whose log is to be read now, and the time of the next

@@ -16,8 +16,8 @@ pub(super) fn lacks(world: &World, clients: &[Arc<Client>], acknowledged: bool) 
             world.trace.violation(None, format!("{who} is not connected"));
             continue;
         }
-        if client.unacked() > 0 {
-            world.trace.violation(None, format!("{who} has {} sends without an answer", client.unacked()));
+        if client.waiting() > 0 {
+            world.trace.violation(None, format!("{who} has {} sends without an answer", client.waiting()));
         }
         for conversation in world.of(client.user) {
             of_one(world, client, &conversation, &who, acknowledged);

@@ -7,6 +7,7 @@
 mod chaos;
 mod checker;
 mod client;
+mod hearing;
 mod ledger;
 mod plan;
 mod session;
