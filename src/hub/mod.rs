@@ -23,4 +23,4 @@ pub(crate) use gap::{Held, PATIENCE_MS};
 pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits};
 pub(crate) use peer::{Peer, PeerIdentity};
 pub(crate) use registry::{Hub, Registered};
-pub(crate) use room::Room;
+pub(crate) use room::{Room, Turn};

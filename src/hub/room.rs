@@ -25,10 +25,25 @@ pub(crate) struct Room {
     state: Mutex<State>,
 }
 
+/// A member online here.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// He sees what has a larger seq.
+    since: i64,
+    /// The state of the group he was taken in at.
+    mver: u64,
+    /// When he was taken in, counted.
+    turn: Turn,
+}
+
+/// Which of all entries of a room one is: what was read before it was made
+/// says nothing about it.
+pub(crate) type Turn = u64;
+
 #[derive(Debug, Default)]
 struct State {
-    /// Members online here → what they see has a larger seq.
-    members: HashMap<UserId, i64>,
+    members: HashMap<UserId, Entry>,
+    turns: Turn,
     /// The oldest state of the group that any of these entries is of.
     mver: u64,
     /// Gateways with a member online, as last heard, and when.
@@ -48,7 +63,9 @@ impl Room {
         let mut state = self.state.lock();
         // What is known of the others may be older, and so may this.
         state.mver = if state.members.is_empty() { mver } else { state.mver.min(mver) };
-        state.members.insert(user, since);
+        state.turns += 1;
+        let turn = state.turns;
+        state.members.insert(user, Entry { since, mver, turn });
     }
 
     /// The change `mver` is applied; `false` = there is another one before it
@@ -69,13 +86,13 @@ impl Room {
     /// Whether a user online here is in it, and since which seq.
     #[must_use]
     pub(crate) fn since(&self, user: UserId) -> Option<i64> {
-        self.state.lock().members.get(&user).copied()
+        self.state.lock().members.get(&user).map(|entry| entry.since)
     }
 
     /// Members online here, and what each sees.
     #[must_use]
     pub(crate) fn members(&self) -> Vec<(UserId, i64)> {
-        self.state.lock().members.iter().map(|(user, since)| (*user, *since)).collect()
+        self.state.lock().members.iter().map(|(user, entry)| (*user, entry.since)).collect()
     }
 
     /// How many members are online here.
@@ -90,26 +107,53 @@ impl Room {
         self.state.lock().mver
     }
 
-    /// Takes over entries read at `mver`, unless what is here is newer; `None`
-    /// = no member any more.
-    pub(crate) fn reload(&self, mver: u64, entries: &[(UserId, Option<i64>)]) {
+    /// Members online here, to be read again: see [`Self::reload`].
+    #[must_use]
+    pub(crate) fn turns(&self) -> Vec<(UserId, Turn)> {
+        self.state.lock().members.iter().map(|(user, entry)| (*user, entry.turn)).collect()
+    }
+
+    /// The same of one user.
+    #[must_use]
+    pub(crate) fn turn(&self, user: UserId) -> Option<Turn> {
+        self.state.lock().members.get(&user).map(|entry| entry.turn)
+    }
+
+    /// Takes over entries read at `mver`, as far as what is here is not newer;
+    /// `None` = no member any more. Returns who is out.
+    pub(crate) fn reload(&self, mver: u64, entries: &[(UserId, Turn, Option<i64>)]) -> Vec<UserId> {
         let mut state = self.state.lock();
         if mver < state.mver {
-            return;
+            return Vec::new();
         }
-        for (user, since) in entries {
+        // Whoever came meanwhile is as he was then.
+        let last = entries.iter().map(|(_, turn, _)| *turn).max().unwrap_or(0);
+        let later = state.members.values().filter(|entry| entry.turn > last);
+        state.mver = later.map(|entry| entry.mver).min().map_or(mver, |oldest| oldest.min(mver));
+        let mut out = Vec::new();
+        for (user, turn, since) in entries {
+            let Some(known) = state.members.get_mut(user).filter(|known| known.turn == *turn) else {
+                continue;
+            };
             match since {
+                Some(since) => known.since = *since,
                 None => {
                     state.members.remove(user);
-                }
-                Some(since) => {
-                    if let Some(known) = state.members.get_mut(user) {
-                        *known = *since;
-                    }
+                    out.push(*user);
                 }
             }
         }
-        state.mver = mver;
+        out
+    }
+
+    /// Takes a user out, unless he was taken in since `turn`; returns whether.
+    pub(crate) fn leave_at(&self, user: UserId, turn: Turn) -> bool {
+        let mut state = self.state.lock();
+        let same = state.members.get(&user).is_some_and(|entry| entry.turn == turn);
+        if same {
+            state.members.remove(&user);
+        }
+        same
     }
 
     /// Takes a user out, unless he is here after all: whoever comes is in the
@@ -119,11 +163,6 @@ impl Room {
         if !is_here() {
             state.members.remove(&user);
         }
-    }
-
-    /// Takes a user out.
-    pub(crate) fn leave(&self, user: UserId) {
-        self.state.lock().members.remove(&user);
     }
 
     /// Remembers which gateways have a member online.
@@ -333,12 +372,29 @@ mod tests {
         room.enter(user(2), 0, 7);
         assert_eq!(room.mver(), 5);
         assert!(room.advance(6) && !room.advance(8));
-        room.reload(9, &[(user(1), None), (user(2), Some(3))]);
+        assert_eq!(room.reload(9, &[(user(1), 1, None), (user(2), 2, Some(3))]), [user(1)]);
         assert_eq!((room.since(user(1)), room.since(user(2)), room.mver()), (None, Some(3), 9));
-        room.reload(8, &[(user(2), None)]);
-        assert_eq!((room.since(user(2)), room.mver()), (Some(3), 9), "read before that");
+        assert!(room.reload(8, &[(user(2), 2, None)]).is_empty(), "read before that");
+        assert_eq!((room.since(user(2)), room.mver()), (Some(3), 9));
         room.enter(user(3), 0, 8);
         assert_eq!(room.mver(), 8);
+    }
+
+    #[test]
+    fn what_was_read_before_a_user_came_back_says_nothing_of_him() {
+        let room = Rooms::default().open(&mark(1).conversation, 0);
+        let user = |id| UserId::new(id).unwrap();
+        room.enter(user(1), 0, 5);
+        room.enter(user(2), 0, 5);
+        let read = room.turns().into_iter().map(|(user, turn)| (user, turn, None)).collect::<Vec<_>>();
+        room.leave_unless(user(1), || false);
+        room.enter(user(1), 7, 7);
+        assert_eq!(room.reload(8, &read), [user(2)]);
+        assert_eq!((room.since(user(1)), room.mver()), (Some(7), 7));
+        let turn = room.turn(user(1)).unwrap();
+        room.enter(user(1), 9, 9);
+        assert!(!room.leave_at(user(1), turn));
+        assert!(room.leave_at(user(1), room.turn(user(1)).unwrap()));
     }
 
     #[test]
@@ -348,7 +404,7 @@ mod tests {
         let user = UserId::new(1).unwrap();
         room.enter(user, 0, 1);
         assert!(rooms.sweep(IDLE_MS * 2).is_empty());
-        room.leave(user);
+        room.leave_unless(user, || false);
         assert!(rooms.sweep(IDLE_MS * 2 + 1).is_empty(), "he may come back");
         assert_eq!(rooms.sweep(IDLE_MS * 4).len(), 1);
     }
