@@ -17,6 +17,7 @@ mod outbox;
 mod peer;
 mod registry;
 mod room;
+mod tail;
 
 pub(crate) use copies::{Offered, Start};
 pub(crate) use gap::{Held, PATIENCE_MS};

@@ -1,21 +1,17 @@
 //! Groups with members online here: who they are, and the end of what was
 //! said in a busy one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::tail::Tail;
 use crate::message::Mark;
 use crate::telemetry::metrics;
 use crate::types::{ConversationId, GatewayRef, UserId};
-
-/// Most messages of a tail.
-const TAIL_MESSAGES: usize = 512;
-/// Most bytes of a tail.
-const TAIL_BYTES: usize = 1 << 20;
 
 /// A group as this gateway sees it.
 #[derive(Debug)]
@@ -50,10 +46,9 @@ struct State {
     gateways: (Vec<GatewayRef>, u64),
     /// The second of the last message, and how many came in it.
     pace: (u64, u32),
-    /// By seq, of one epoch.
-    tail: BTreeMap<i64, (Arc<Mark>, Bytes)>,
-    tail_bytes: usize,
-    /// Monotonic ms of the last message in the tail, or since when it is empty.
+    tail: Tail,
+    /// Monotonic ms of the last message that was kept, or since when the room
+    /// is empty.
     used: u64,
 }
 
@@ -194,62 +189,32 @@ impl Room {
     /// Keeps a message that members will come and pull: its encoded `Envelope`.
     pub(crate) fn keep(&self, mark: &Arc<Mark>, envelope: &Bytes, now_ms: u64) {
         let mut state = self.state.lock();
-        let epoch = state.tail.values().next().map_or(mark.epoch, |(first, _)| first.epoch);
-        if epoch > mark.epoch {
-            return;
-        }
-        if epoch < mark.epoch {
-            state.clear_tail();
-        }
+        state.tail.keep(mark, envelope);
         state.used = now_ms;
-        // Two gateways' messages may come in another order than they have.
-        if state.tail.insert(mark.seq, (Arc::clone(mark), envelope.clone())).is_none() {
-            state.tail_bytes += envelope.len();
-        }
-        while state.tail.len() > TAIL_MESSAGES || state.tail_bytes > TAIL_BYTES {
-            let Some((_, (_, bytes))) = state.tail.pop_first() else { break };
-            state.tail_bytes -= bytes.len();
-        }
     }
 
     /// Keeps a message if some are kept: the tail ends where the log does.
     pub(crate) fn keep_on(&self, mark: &Arc<Mark>, envelope: &Bytes, now_ms: u64) {
-        let used = {
-            let mut state = self.state.lock();
-            if state.tail.is_empty() {
-                return;
-            }
-            if now_ms.saturating_sub(state.used) >= IDLE_MS {
-                state.clear_tail();
-                return;
-            }
-            state.used
-        };
-        self.keep(mark, envelope, used);
+        let mut state = self.state.lock();
+        if state.tail.is_empty() {
+            return;
+        }
+        if now_ms.saturating_sub(state.used) < IDLE_MS {
+            state.tail.keep(mark, envelope);
+        } else {
+            state.tail = Tail::default();
+        }
     }
 
     /// Forgets what was kept.
     pub(crate) fn forget_tail(&self) {
-        self.state.lock().clear_tail();
+        self.state.lock().tail = Tail::default();
     }
 
-    /// The kept messages from `from` on, if the tail reaches back so far and
-    /// has no hole there; `None` where the log must be read.
+    /// The kept messages from `from` on; see [`Tail::from`].
     #[must_use]
     pub(crate) fn tail(&self, from: i64) -> Option<Vec<(Arc<Mark>, Bytes)>> {
-        let state = self.state.lock();
-        let (first, last) = (*state.tail.keys().next()?, *state.tail.keys().next_back()?);
-        if from < first || from > last {
-            return None;
-        }
-        let kept: Vec<_> = state.tail.range(from..).map(|(_, kept)| kept.clone()).collect();
-        (i64::try_from(kept.len()) == Ok(last - from + 1)).then_some(kept)
-    }
-}
-
-impl State {
-    fn clear_tail(&mut self) {
-        (self.tail, self.tail_bytes) = (BTreeMap::new(), 0);
+        self.state.lock().tail.from(from)
     }
 }
 
@@ -307,7 +272,7 @@ impl Rooms {
             let mut state = room.state.lock();
             let idle = now_ms.saturating_sub(state.used) >= IDLE_MS;
             if idle && !state.tail.is_empty() {
-                state.clear_tail();
+                state.tail = Tail::default();
                 state.used = now_ms;
             } else if !state.members.is_empty() {
                 state.used = now_ms;
@@ -336,32 +301,16 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_is_whole_or_not_used() {
-        let rooms = Rooms::default();
-        let room = rooms.open(&mark(1).conversation, 0);
+    fn what_is_kept_goes_on_while_somebody_may_come() {
+        let room = Rooms::default().open(&mark(1).conversation, 0);
         let bytes = Bytes::from_static(b"x");
-        assert_eq!(seqs(&room, 1), None);
-        for seq in 5..=9 {
-            room.keep(&mark(seq), &bytes, 0);
-        }
-        assert_eq!(seqs(&room, 4), None, "it does not reach back so far");
-        assert_eq!(seqs(&room, 8), Some(vec![8, 9]));
-        assert_eq!(seqs(&room, 10), None, "nothing is there");
-        room.keep(&mark(11), &bytes, 0);
-        assert_eq!(seqs(&room, 8), None, "10 is missing");
-        assert_eq!(seqs(&room, 11), Some(vec![11]));
-        room.keep(&mark(10), &bytes, 0);
-        assert_eq!(seqs(&room, 8), Some(vec![8, 9, 10, 11]), "it came late");
-        for seq in 12..2_000 {
-            room.keep(&mark(seq), &bytes, 0);
-        }
-        assert_eq!(seqs(&room, 1_400), None, "bounded");
-        room.keep_on(&mark(2_000), &bytes, 0);
-        assert_eq!(seqs(&room, 1_999), Some(vec![1_999, 2_000]));
-        room.keep_on(&mark(2_001), &bytes, IDLE_MS);
-        assert_eq!(seqs(&room, 1_999), None, "nobody comes any more");
-        room.keep_on(&mark(2_002), &bytes, IDLE_MS);
-        assert_eq!(seqs(&room, 2_002), None, "nothing to go on with");
+        room.keep_on(&mark(1), &bytes, 0);
+        assert_eq!(seqs(&room, 1), None, "nothing to go on with");
+        room.keep(&mark(2), &bytes, 0);
+        room.keep_on(&mark(3), &bytes, IDLE_MS - 1);
+        assert_eq!(seqs(&room, 2), Some(vec![2, 3]));
+        room.keep_on(&mark(4), &bytes, IDLE_MS);
+        assert_eq!(seqs(&room, 2), None, "nobody comes any more");
     }
 
     #[test]
