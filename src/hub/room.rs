@@ -8,14 +8,10 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::tail::Tail;
 use crate::message::Mark;
 use crate::telemetry::metrics;
 use crate::types::{ConversationId, GatewayRef, UserId};
-
-/// Most messages of a tail.
-const TAIL_MESSAGES: usize = 512;
-/// Most bytes of a tail.
-const TAIL_BYTES: usize = 1 << 20;
 
 /// A group as this gateway sees it.
 #[derive(Debug)]
@@ -25,22 +21,34 @@ pub(crate) struct Room {
     state: Mutex<State>,
 }
 
+/// A member online here.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// He sees what has a larger seq.
+    since: i64,
+    /// The state of the group he was taken in at.
+    mver: u64,
+    /// When he was taken in, counted.
+    turn: Turn,
+}
+
+/// Which of all entries of a room one is: what was read before it was made
+/// says nothing about it.
+pub(crate) type Turn = u64;
+
 #[derive(Debug, Default)]
 struct State {
-    /// Members online here → what they see has a larger seq.
-    members: BTreeMap<UserId, i64>,
+    members: BTreeMap<UserId, Entry>,
+    turns: Turn,
     /// The oldest state of the group that any of these entries is of.
     mver: u64,
-    /// How often somebody was taken in.
-    entered: u64,
     /// Gateways with a member online, as last heard, and when.
     gateways: (Vec<GatewayRef>, u64),
     /// The second of the last message, and how many came in it.
     pace: (u64, u32),
-    /// By seq, of one epoch.
-    tail: BTreeMap<i64, (Arc<Mark>, Bytes)>,
-    tail_bytes: usize,
-    /// Monotonic ms of the last message in the tail, or since when it is empty.
+    tail: Tail,
+    /// Monotonic ms of the last message that was kept, or since when the room
+    /// is empty.
     used: u64,
 }
 
@@ -50,8 +58,9 @@ impl Room {
         let mut state = self.state.lock();
         // What is known of the others may be older, and so may this.
         state.mver = if state.members.is_empty() { mver } else { state.mver.min(mver) };
-        state.entered += 1;
-        state.members.insert(user, since);
+        state.turns += 1;
+        let turn = state.turns;
+        state.members.insert(user, Entry { since, mver, turn });
     }
 
     /// The change `mver` is applied; `false` = there is another one before it
@@ -72,13 +81,13 @@ impl Room {
     /// Whether a user online here is in it, and since which seq.
     #[must_use]
     pub(crate) fn since(&self, user: UserId) -> Option<i64> {
-        self.state.lock().members.get(&user).copied()
+        self.state.lock().members.get(&user).map(|entry| entry.since)
     }
 
     /// Members online here, and what each sees.
     #[must_use]
     pub(crate) fn members(&self) -> Vec<(UserId, i64)> {
-        self.state.lock().members.iter().map(|(user, since)| (*user, *since)).collect()
+        self.state.lock().members.iter().map(|(user, entry)| (*user, entry.since)).collect()
     }
 
     /// How many members are online here.
@@ -93,37 +102,53 @@ impl Room {
         self.state.lock().mver
     }
 
-    /// How often somebody was taken in: for [`Self::reload`].
+    /// Members online here, to be read again: see [`Self::reload`].
     #[must_use]
-    pub(crate) fn entered(&self) -> u64 {
-        self.state.lock().entered
+    pub(crate) fn turns(&self) -> Vec<(UserId, Turn)> {
+        self.state.lock().members.iter().map(|(user, entry)| (*user, entry.turn)).collect()
     }
 
-    /// Takes over entries read at `mver`, unless what is here is newer; `None`
-    /// = no member any more. Does nothing and returns `false` if somebody was
-    /// taken in since there were `entered`: what is known of him may be older.
-    pub(crate) fn reload(&self, entered: u64, mver: u64, entries: &[(UserId, Option<i64>)]) -> bool {
+    /// The same of one user.
+    #[must_use]
+    pub(crate) fn turn(&self, user: UserId) -> Option<Turn> {
+        self.state.lock().members.get(&user).map(|entry| entry.turn)
+    }
+
+    /// Takes over entries read at `mver`, as far as what is here is not newer;
+    /// `None` = no member any more. Returns who is out.
+    pub(crate) fn reload(&self, mver: u64, entries: &[(UserId, Turn, Option<i64>)]) -> Vec<UserId> {
         let mut state = self.state.lock();
-        if state.entered != entered {
-            return false;
-        }
         if mver < state.mver {
-            return true;
+            return Vec::new();
         }
-        for (user, since) in entries {
+        // Whoever came meanwhile is as he was then.
+        let last = entries.iter().map(|(_, turn, _)| *turn).max().unwrap_or(0);
+        let later = state.members.values().filter(|entry| entry.turn > last);
+        state.mver = later.map(|entry| entry.mver).min().map_or(mver, |oldest| oldest.min(mver));
+        let mut out = Vec::new();
+        for (user, turn, since) in entries {
+            let Some(known) = state.members.get_mut(user).filter(|known| known.turn == *turn) else {
+                continue;
+            };
             match since {
+                Some(since) => known.since = *since,
                 None => {
                     state.members.remove(user);
-                }
-                Some(since) => {
-                    if let Some(known) = state.members.get_mut(user) {
-                        *known = *since;
-                    }
+                    out.push(*user);
                 }
             }
         }
-        state.mver = mver;
-        true
+        out
+    }
+
+    /// Takes a user out, unless he was taken in since `turn`; returns whether.
+    pub(crate) fn leave_at(&self, user: UserId, turn: Turn) -> bool {
+        let mut state = self.state.lock();
+        let same = state.members.get(&user).is_some_and(|entry| entry.turn == turn);
+        if same {
+            state.members.remove(&user);
+        }
+        same
     }
 
     /// Takes a user out, unless he is here after all: whoever comes is in the
@@ -133,11 +158,6 @@ impl Room {
         if !is_here() {
             state.members.remove(&user);
         }
-    }
-
-    /// Takes a user out.
-    pub(crate) fn leave(&self, user: UserId) {
-        self.state.lock().members.remove(&user);
     }
 
     /// Remembers which gateways have a member online.
@@ -169,62 +189,32 @@ impl Room {
     /// Keeps a message that members will come and pull: its encoded `Envelope`.
     pub(crate) fn keep(&self, mark: &Arc<Mark>, envelope: &Bytes, now_ms: u64) {
         let mut state = self.state.lock();
-        let epoch = state.tail.values().next().map_or(mark.epoch, |(first, _)| first.epoch);
-        if epoch > mark.epoch {
-            return;
-        }
-        if epoch < mark.epoch {
-            state.clear_tail();
-        }
+        state.tail.keep(mark, envelope);
         state.used = now_ms;
-        // Two gateways' messages may come in another order than they have.
-        if state.tail.insert(mark.seq, (Arc::clone(mark), envelope.clone())).is_none() {
-            state.tail_bytes += envelope.len();
-        }
-        while state.tail.len() > TAIL_MESSAGES || state.tail_bytes > TAIL_BYTES {
-            let Some((_, (_, bytes))) = state.tail.pop_first() else { break };
-            state.tail_bytes -= bytes.len();
-        }
     }
 
     /// Keeps a message if some are kept: the tail ends where the log does.
     pub(crate) fn keep_on(&self, mark: &Arc<Mark>, envelope: &Bytes, now_ms: u64) {
-        let used = {
-            let mut state = self.state.lock();
-            if state.tail.is_empty() {
-                return;
-            }
-            if now_ms.saturating_sub(state.used) >= IDLE_MS {
-                state.clear_tail();
-                return;
-            }
-            state.used
-        };
-        self.keep(mark, envelope, used);
+        let mut state = self.state.lock();
+        if state.tail.is_empty() {
+            return;
+        }
+        if now_ms.saturating_sub(state.used) < IDLE_MS {
+            state.tail.keep(mark, envelope);
+        } else {
+            state.tail = Tail::default();
+        }
     }
 
     /// Forgets what was kept.
     pub(crate) fn forget_tail(&self) {
-        self.state.lock().clear_tail();
+        self.state.lock().tail = Tail::default();
     }
 
-    /// The kept messages from `from` on, if the tail reaches back so far and
-    /// has no hole there; `None` where the log must be read.
+    /// The kept messages from `from` on; see [`Tail::from`].
     #[must_use]
     pub(crate) fn tail(&self, from: i64) -> Option<Vec<(Arc<Mark>, Bytes)>> {
-        let state = self.state.lock();
-        let (first, last) = (*state.tail.keys().next()?, *state.tail.keys().next_back()?);
-        if from < first || from > last {
-            return None;
-        }
-        let kept: Vec<_> = state.tail.range(from..).map(|(_, kept)| kept.clone()).collect();
-        (i64::try_from(kept.len()) == Ok(last - from + 1)).then_some(kept)
-    }
-}
-
-impl State {
-    fn clear_tail(&mut self) {
-        (self.tail, self.tail_bytes) = (BTreeMap::new(), 0);
+        self.state.lock().tail.from(from)
     }
 }
 
@@ -282,7 +272,7 @@ impl Rooms {
             let mut state = room.state.lock();
             let idle = now_ms.saturating_sub(state.used) >= IDLE_MS;
             if idle && !state.tail.is_empty() {
-                state.clear_tail();
+                state.tail = Tail::default();
                 state.used = now_ms;
             } else if !state.members.is_empty() {
                 state.used = now_ms;
@@ -311,32 +301,16 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_is_whole_or_not_used() {
-        let rooms = Rooms::default();
-        let room = rooms.open(&mark(1).conversation, 0);
+    fn what_is_kept_goes_on_while_somebody_may_come() {
+        let room = Rooms::default().open(&mark(1).conversation, 0);
         let bytes = Bytes::from_static(b"x");
-        assert_eq!(seqs(&room, 1), None);
-        for seq in 5..=9 {
-            room.keep(&mark(seq), &bytes, 0);
-        }
-        assert_eq!(seqs(&room, 4), None, "it does not reach back so far");
-        assert_eq!(seqs(&room, 8), Some(vec![8, 9]));
-        assert_eq!(seqs(&room, 10), None, "nothing is there");
-        room.keep(&mark(11), &bytes, 0);
-        assert_eq!(seqs(&room, 8), None, "10 is missing");
-        assert_eq!(seqs(&room, 11), Some(vec![11]));
-        room.keep(&mark(10), &bytes, 0);
-        assert_eq!(seqs(&room, 8), Some(vec![8, 9, 10, 11]), "it came late");
-        for seq in 12..2_000 {
-            room.keep(&mark(seq), &bytes, 0);
-        }
-        assert_eq!(seqs(&room, 1_400), None, "bounded");
-        room.keep_on(&mark(2_000), &bytes, 0);
-        assert_eq!(seqs(&room, 1_999), Some(vec![1_999, 2_000]));
-        room.keep_on(&mark(2_001), &bytes, IDLE_MS);
-        assert_eq!(seqs(&room, 1_999), None, "nobody comes any more");
-        room.keep_on(&mark(2_002), &bytes, IDLE_MS);
-        assert_eq!(seqs(&room, 2_002), None, "nothing to go on with");
+        room.keep_on(&mark(1), &bytes, 0);
+        assert_eq!(seqs(&room, 1), None, "nothing to go on with");
+        room.keep(&mark(2), &bytes, 0);
+        room.keep_on(&mark(3), &bytes, IDLE_MS - 1);
+        assert_eq!(seqs(&room, 2), Some(vec![2, 3]));
+        room.keep_on(&mark(4), &bytes, IDLE_MS);
+        assert_eq!(seqs(&room, 2), None, "nobody comes any more");
     }
 
     #[test]
@@ -347,12 +321,29 @@ mod tests {
         room.enter(user(2), 0, 7);
         assert_eq!(room.mver(), 5);
         assert!(room.advance(6) && !room.advance(8));
-        room.reload(room.entered(), 9, &[(user(1), None), (user(2), Some(3))]);
+        assert_eq!(room.reload(9, &[(user(1), 1, None), (user(2), 2, Some(3))]), [user(1)]);
         assert_eq!((room.since(user(1)), room.since(user(2)), room.mver()), (None, Some(3), 9));
-        room.reload(room.entered(), 8, &[(user(2), None)]);
-        assert_eq!((room.since(user(2)), room.mver()), (Some(3), 9), "read before that");
+        assert!(room.reload(8, &[(user(2), 2, None)]).is_empty(), "read before that");
+        assert_eq!((room.since(user(2)), room.mver()), (Some(3), 9));
         room.enter(user(3), 0, 8);
         assert_eq!(room.mver(), 8);
+    }
+
+    #[test]
+    fn what_was_read_before_a_user_came_back_says_nothing_of_him() {
+        let room = Rooms::default().open(&mark(1).conversation, 0);
+        let user = |id| UserId::new(id).unwrap();
+        room.enter(user(1), 0, 5);
+        room.enter(user(2), 0, 5);
+        let read = room.turns().into_iter().map(|(user, turn)| (user, turn, None)).collect::<Vec<_>>();
+        room.leave_unless(user(1), || false);
+        room.enter(user(1), 7, 7);
+        assert_eq!(room.reload(8, &read), [user(2)]);
+        assert_eq!((room.since(user(1)), room.mver()), (Some(7), 7));
+        let turn = room.turn(user(1)).unwrap();
+        room.enter(user(1), 9, 9);
+        assert!(!room.leave_at(user(1), turn));
+        assert!(room.leave_at(user(1), room.turn(user(1)).unwrap()));
     }
 
     #[test]
@@ -362,7 +353,7 @@ mod tests {
         let user = UserId::new(1).unwrap();
         room.enter(user, 0, 1);
         assert!(rooms.sweep(IDLE_MS * 2).is_empty());
-        room.leave(user);
+        room.leave_unless(user, || false);
         assert!(rooms.sweep(IDLE_MS * 2 + 1).is_empty(), "he may come back");
         assert_eq!(rooms.sweep(IDLE_MS * 4).len(), 1);
     }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::membership::event_frame;
 use super::{Pipeline, Ports};
-use crate::hub::{Peer, Room};
+use crate::hub::{Peer, Room, Turn};
 use crate::message::message_id;
 use crate::store::{Joined, StoreError};
 use crate::task::spawn_core;
@@ -137,25 +137,22 @@ impl Ports {
     /// Reads a room's members again; whoever is none any more is out.
     pub(super) async fn reload(&self, conversation: &ConversationId) -> Result<(), StoreError> {
         let Some(room) = self.hub.rooms.get(conversation) else { return Ok(()) };
-        let entered = room.entered();
-        let users: Vec<UserId> = room.members().into_iter().map(|(user, _)| user).collect();
-        let Some(roster) = self.store.roster(conversation, &users).await? else {
-            // Whoever comes from now on comes into another group of this name.
-            users.into_iter().for_each(|user| self.take_out(conversation, user));
-            room.forget_tail();
-            return Ok(());
-        };
-        let since = roster.members.into_iter().map(|member| member.map(|member| member.since_seq));
-        let entries: Vec<_> = users.into_iter().zip(since).collect();
-        if !room.reload(entered, roster.audience.mver, &entries) {
-            // To be read again, a little later.
-            return Err(StoreError::Unavailable);
-        }
-        for (user, _) in entries.iter().filter(|(_, since)| since.is_none()) {
-            if room.since(*user).is_none() {
-                self.forget_conversation(*user, conversation);
+        let (users, turns): (Vec<UserId>, Vec<Turn>) = room.turns().into_iter().unzip();
+        let out = match self.store.roster(conversation, &users).await? {
+            Some(roster) => {
+                let since = roster.members.iter().map(|member| member.map(|member| member.since_seq));
+                let entries = users.into_iter().zip(turns).zip(since);
+                let entries: Vec<_> = entries.map(|((user, turn), since)| (user, turn, since)).collect();
+                room.reload(roster.audience.mver, &entries)
             }
-        }
+            // Whoever has come meanwhile is in another group of this name.
+            None => {
+                room.forget_tail();
+                let left = users.into_iter().zip(turns).filter(|(user, turn)| room.leave_at(*user, *turn));
+                left.map(|(user, _)| user).collect()
+            }
+        };
+        out.into_iter().for_each(|user| self.forget_conversation(user, conversation));
         Ok(())
     }
 
@@ -177,11 +174,13 @@ impl Ports {
         told.sort_unstable();
         told.dedup();
         if membership.user_ids.is_empty() {
-            // The group is gone.
-            for user in &told {
-                self.take_out(&conversation, *user);
+            // The group is gone; there may be another of its name by now.
+            for _ in 0..ATTEMPTS {
+                match self.reload(&conversation).await {
+                    Ok(()) => break,
+                    Err(_) => sleep(RETRY).await,
+                }
             }
-            room.iter().for_each(|room| room.forget_tail());
         } else if conversation.is_group()
             && self.look_up_members(&conversation, &affected).await
             && let Some(room) = &room
@@ -193,25 +192,27 @@ impl Ports {
         }
     }
 
-    fn take_out(&self, conversation: &ConversationId, user: UserId) {
-        self.hub.rooms.get(conversation).iter().for_each(|room| room.leave(user));
-        self.forget_conversation(user, conversation);
-    }
-
     /// Takes users in or out, as the store says; returns whether it did.
     pub(super) async fn look_up_members(&self, group: &ConversationId, users: &[UserId]) -> bool {
         let wanted: Vec<_> = users.iter().map(|user| (group.clone(), *user)).collect();
         for _ in 0..ATTEMPTS {
+            let room = self.hub.rooms.get(group);
+            let turn = |user: &UserId| room.as_ref().and_then(|room| room.turn(*user));
+            let turns: Vec<Option<Turn>> = users.iter().map(turn).collect();
             match self.take_in(&wanted).await {
                 Ok(joined) => {
                     let mut top = None;
-                    for ((_, user), joined) in wanted.iter().zip(joined) {
-                        match joined {
-                            Some(joined) => {
+                    for ((user, turn), joined) in users.iter().zip(turns).zip(joined) {
+                        match (joined, &room, turn) {
+                            (Some(joined), ..) => {
                                 self.begin(group, *user, &joined);
                                 top = Some(joined.top);
                             }
-                            None => self.take_out(group, *user),
+                            // He may have come back since that was read.
+                            (None, Some(room), Some(turn)) if room.leave_at(*user, turn) => {
+                                self.forget_conversation(*user, group);
+                            }
+                            (None, ..) => {}
                         }
                     }
                     // Nothing was delivered to whoever was not taken in before.
