@@ -261,7 +261,10 @@ impl Rooms {
     /// Every room.
     #[must_use]
     pub(crate) fn all(&self) -> Vec<Arc<Room>> {
-        self.map.iter().map(|room| Arc::clone(&room)).collect()
+        let mut all: Vec<_> = self.map.iter().map(|room| Arc::clone(&room)).collect();
+        // The same order each time, so that a course of events can be repeated.
+        all.sort_by(|a, b| a.conversation.cmp(&b.conversation));
+        all
     }
 
     /// Forgets idle tails, closes rooms that have been empty for a while, and

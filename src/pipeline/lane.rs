@@ -208,7 +208,7 @@ impl Lane {
             if overdue.contains(&key) || pending.request.received.elapsed() >= self.ports.send_wait {
                 overdue.insert(key);
                 self.unconfirmed.remember(&pending.append);
-                pending.request.retry_later(Refusal::RetryLater);
+                pending.request.turn_away(Refusal::RetryLater);
             } else {
                 left.push(pending);
             }
@@ -219,7 +219,7 @@ impl Lane {
         while let Ok(work) = self.work.try_recv() {
             match work {
                 Work::Send(request) if overdue.contains(&request.order_key()) => {
-                    request.retry_later(Refusal::RetryLater);
+                    request.turn_away(Refusal::RetryLater);
                 }
                 Work::Send(request) => left.push(self.prepare(request)),
                 Work::Barrier(done) => self.barriers.push(done),

@@ -164,7 +164,9 @@ impl Ports {
     /// whom it concerns.
     pub(crate) async fn members_changed(&self, membership: &Membership) {
         let Ok(conversation) = ConversationId::parse(&membership.conversation_id) else { return };
-        let here = |id: &i64| UserId::new(*id).ok().filter(|user| self.hub.has(*user));
+        // Also who has left and is still in the room.
+        let is_known = |user: &UserId| self.hub.has(*user) || self.is_in_room(*user, &conversation);
+        let here = |id: &i64| UserId::new(*id).ok().filter(is_known);
         let affected: Vec<UserId> = membership.user_ids.iter().filter_map(here).collect();
         let room = self.hub.rooms.get(&conversation);
         let mut told: Vec<UserId> = affected.clone();
@@ -241,6 +243,10 @@ impl Ports {
             } else if new && missed {
                 self.hub.gaps.note(conversation, monotonic_ms(), None);
             }
+        }
+        // He may have left meanwhile, when nobody knew that he was in.
+        if let Some(room) = self.hub.rooms.get(conversation) {
+            room.leave_unless(user, || self.hub.has(user));
         }
     }
 

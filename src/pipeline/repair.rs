@@ -240,7 +240,11 @@ fn fill(
         // connection, or without an answer.
         let own = waiting.iter().any(|held| {
             held.except.as_ref().is_some_and(|other| std::ptr::eq(Arc::as_ptr(other), peer))
-                && held.frame.mark.as_ref().is_some_and(|mark| mark.seq == push.seq)
+                && held
+                    .frame
+                    .mark
+                    .as_ref()
+                    .is_some_and(|mark| (mark.epoch, mark.seq) == (push.epoch, push.seq))
         });
         whole &= !matches!(peer.offer(frame, own), Offered::Hole | Offered::OtherHistory);
     }
