@@ -259,7 +259,8 @@ impl Places {
         self.pulling.as_mut()?.iter_mut().find(|pulling| pulling.conversation == *conversation)
     }
 
-    fn stop_pulling(&mut self, conversation: &ConversationId) {
+    /// Leaves pull mode.
+    pub(crate) fn stop_pulling(&mut self, conversation: &ConversationId) {
         if let Some(all) = &mut self.pulling {
             all.retain(|pulling| pulling.conversation != *conversation);
             if all.is_empty() {

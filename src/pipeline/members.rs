@@ -149,7 +149,10 @@ impl Ports {
             None => {
                 room.forget_tail();
                 let left = users.into_iter().zip(turns).filter(|(user, turn)| room.leave_at(*user, *turn));
-                left.map(|(user, _)| user).collect()
+                // What they have of this one is told to be another's then.
+                left.flat_map(|(user, _)| self.hub.peers(user))
+                    .for_each(|peer| peer.outbox.suspend(conversation));
+                return Ok(());
             }
         };
         out.into_iter().for_each(|user| self.forget_conversation(user, conversation));
