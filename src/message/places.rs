@@ -150,8 +150,6 @@ impl Places {
         let verdict = match self.get(&mark.conversation) {
             // Its acknowledgement says nothing of what came before.
             None if own => return Verdict::Next,
-            // Its ack says nothing of what came before.
-            None if own => return Verdict::Next,
             // Nothing is known of what came before.
             None => Verdict::Next,
             Some(place) if place.seq == 0 && mark.seq == 1 => Verdict::Next,

@@ -103,6 +103,7 @@ impl Ports {
         if !self.hub.gaps.held(conversation).is_empty() && self.release(conversation) {
             return Ok(());
         }
+        self.hub.gaps.begin(conversation);
         let place = |peer: Arc<Peer>| self.visible_place(conversation, &peer).map(|place| (peer, place));
         let places: Vec<(Arc<Peer>, Place)> =
             self.connections_in(conversation).into_iter().filter_map(place).collect();
