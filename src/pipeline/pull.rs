@@ -137,6 +137,8 @@ impl Ports {
         };
         let span =
             Span { from, limit: limit + usize::from(proved), max_bytes, direction: request.direction() };
+        // Before the log is read: what came since need not be in it.
+        let has = peer.outbox.has(&conversation);
         let mut page = self.store.page(&conversation, span).await?;
         metrics().pulls_store.increment(1);
         if proved {
@@ -149,7 +151,7 @@ impl Ports {
                 page = self.store.page(&conversation, Span { from: request.from_seq, limit, ..span }).await?;
             }
         }
-        if let Some(has) = peer.outbox.has(&conversation).filter(|has| has.epoch < page.epoch) {
+        if let Some(has) = has.filter(|has| has.epoch < page.epoch || has.seq > page.top) {
             // The client has a message, or its ack, that this history may lack.
             let there = Span { from: has.seq, limit: 1, ..span };
             let there =
@@ -220,7 +222,7 @@ impl Ports {
             // The room has missed what this client was told of.
             return None;
         }
-        if peer.outbox.has(conversation).is_some_and(|has| has.epoch != last.epoch) {
+        if peer.outbox.has(conversation).is_some_and(|has| has.epoch != last.epoch || has.seq > last.seq) {
             // To be proved by the log.
             return None;
         }

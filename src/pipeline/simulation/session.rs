@@ -206,7 +206,8 @@ impl Session {
             self.violation(Some(&conversation), &format!("got {seq}, which is not his to see"));
         }
         if way == Way::Pushed {
-            self.check_order(&conversation, push);
+            let has = ledger.known.get(&conversation).map_or(0, Known::upto);
+            self.check_order(&conversation, push, has);
         }
         let before = ledger.known.get(&conversation).map_or(epoch, |known| known.epoch);
         if before != epoch && way == Way::Pushed && self.unproved.contains(&conversation) {
@@ -224,7 +225,7 @@ impl Session {
         }
     }
 
-    fn check_order(&mut self, conversation: &ConversationId, push: &Push) {
+    fn check_order(&mut self, conversation: &ConversationId, push: &Push, has: i64) {
         let (epoch, seq) = (push.epoch, push.seq);
         if self.pulling.contains(conversation) {
             self.violation(Some(conversation), &format!("{seq} is pushed where it was told to pull"));
@@ -245,6 +246,8 @@ impl Session {
                 }
                 return;
             }
+            // It has pulled what lies between.
+            Some(_) if seq <= has + 1 => {}
             Some(reached) => {
                 self.violation(Some(conversation), &format!("{seq} is pushed behind {}", reached.seq));
             }
