@@ -258,10 +258,12 @@ impl Rooms {
         self.map.get(&key).map(|room| Arc::clone(&room))
     }
 
-    /// Every room.
+    /// Every room, by name.
     #[must_use]
     pub(crate) fn all(&self) -> Vec<Arc<Room>> {
-        self.map.iter().map(|room| Arc::clone(&room)).collect()
+        let mut all: Vec<_> = self.map.iter().map(|room| Arc::clone(&room)).collect();
+        all.sort_unstable_by(|a, b| a.conversation.cmp(&b.conversation));
+        all
     }
 
     /// Forgets idle tails, closes rooms that have been empty for a while, and

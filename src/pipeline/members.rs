@@ -164,9 +164,11 @@ impl Ports {
     /// whom it concerns.
     pub(crate) async fn members_changed(&self, membership: &Membership) {
         let Ok(conversation) = ConversationId::parse(&membership.conversation_id) else { return };
-        let here = |id: &i64| UserId::new(*id).ok().filter(|user| self.hub.has(*user));
-        let affected: Vec<UserId> = membership.user_ids.iter().filter_map(here).collect();
         let room = self.hub.rooms.get(&conversation);
+        // Whoever is in the room is not always in the hub, or not yet.
+        let in_room = |user| room.as_ref().is_some_and(|room| room.since(user).is_some());
+        let here = |id: &i64| UserId::new(*id).ok().filter(|user| self.hub.has(*user) || in_room(*user));
+        let affected: Vec<UserId> = membership.user_ids.iter().filter_map(here).collect();
         let mut told: Vec<UserId> = affected.clone();
         if membership.to_members || membership.user_ids.is_empty() {
             told.extend(room.iter().flat_map(|room| room.members()).map(|(user, _)| user));

@@ -154,8 +154,8 @@ impl Session {
         let new = (!conversation.is_group() && self.complete).then(Reached::default);
         let first = first.map(|(seq, epoch)| Reached { epoch: *epoch, seq: *seq });
         let Some(mut reached) = first.or(before).or(new) else { return };
-        while let Some(epoch) = own.get(&(reached.seq + 1)).filter(|epoch| **epoch >= reached.epoch) {
-            reached = Reached { epoch: *epoch, seq: reached.seq + 1 };
+        while let Some(epoch) = own.get(&(reached.seq + 1)) {
+            reached = Reached { epoch: reached.epoch.max(*epoch), seq: reached.seq + 1 };
         }
         self.reached.insert(conversation.clone(), reached);
     }
