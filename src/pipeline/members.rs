@@ -145,11 +145,13 @@ impl Ports {
                 let entries: Vec<_> = entries.map(|((user, turn), since)| (user, turn, since)).collect();
                 room.reload(roster.audience.mver, &entries)
             }
-            // Whoever has come meanwhile is in another group of this name.
+            // Whoever has come meanwhile is in another group of this name. The
+            // places stay: should it come back with another history, they are
+            // what shows it.
             None => {
                 room.forget_tail();
-                let left = users.into_iter().zip(turns).filter(|(user, turn)| room.leave_at(*user, *turn));
-                left.map(|(user, _)| user).collect()
+                users.into_iter().zip(turns).for_each(|(user, turn)| drop(room.leave_at(user, turn)));
+                Vec::new()
             }
         };
         out.into_iter().for_each(|user| self.forget_conversation(user, conversation));
