@@ -12,7 +12,7 @@ pub struct IdentityArgs {
     /// The user to be (with --token, the user it must be)
     #[arg(long, value_name = "ID", value_parser = user, required_unless_present = "token")]
     user: Option<UserId>,
-    /// The user to talk to, or the group, g:<name>
+    /// The user to talk to, or the group, `g:NAME`
     #[arg(long, visible_alias = "group", value_name = "ID", value_parser = other)]
     to: Other,
     /// Name of this device; two devices of a user have different names

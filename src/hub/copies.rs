@@ -221,6 +221,12 @@ impl Outbox {
         new
     }
 
+    /// Nothing more comes of a conversation, for now: how far the client is
+    /// stays known.
+    pub(crate) fn suspend(&self, conversation: &ConversationId) {
+        self.state.lock().places.stop_pulling(conversation);
+    }
+
     /// Forgets a conversation that the user is no longer in.
     pub(crate) fn leave(&self, conversation: &ConversationId) {
         self.state.lock().places.forget(conversation);

@@ -38,6 +38,8 @@ struct Gap {
     bytes: usize,
     /// Of a group: the newest state that anything here is of.
     mver: u64,
+    /// The log is to be read whatever waits here.
+    unread: bool,
     /// Monotonic ms of the time to read the log.
     due: u64,
 }
@@ -67,9 +69,17 @@ impl Gaps {
         let mut map = self.map.lock();
         let gap = map.entry(conversation.key()).or_insert_with(|| {
             metrics().holes.increment(1);
-            Gap { conversation: conversation.clone(), held: BTreeMap::new(), bytes: 0, mver: 0, due }
+            Gap {
+                conversation: conversation.clone(),
+                held: BTreeMap::new(),
+                bytes: 0,
+                mver: 0,
+                unread: false,
+                due,
+            }
         });
         gap.due = gap.due.min(due);
+        gap.unread |= held.is_none();
         if let Some(held) = held
             && let Some(mark) = held.frame.mark.clone()
         {
@@ -111,12 +121,29 @@ impl Gaps {
             .unwrap_or_default()
     }
 
-    /// Forgets a conversation's hole; returns what waited behind it, in order.
+    /// The log is read now: what is noted from here on is another hole.
+    pub(crate) fn begin(&self, conversation: &ConversationId) {
+        if let Some(gap) = self.map.lock().get_mut(&conversation.key()) {
+            gap.unread = false;
+        }
+    }
+
+    /// Forgets a conversation's hole, unless another one was noted meanwhile;
+    /// returns what waited behind it, in order.
     pub(crate) fn close(&self, conversation: &ConversationId) -> Vec<Held> {
         let mut map = self.map.lock();
-        let gap = map.remove(&conversation.key());
+        let key = conversation.key();
+        let held = match map.get_mut(&key) {
+            Some(gap) if gap.unread => {
+                (gap.due, gap.bytes) = (0, 0);
+                std::mem::take(&mut gap.held)
+            }
+            _ => map.remove(&key).map(|gap| gap.held).unwrap_or_default(),
+        };
         self.open.store(map.len(), Ordering::Release);
-        gap.map(|gap| gap.held.into_values().collect()).unwrap_or_default()
+        drop(map);
+        self.opened.notify_one();
+        held.into_values().collect()
     }
 
     /// Puts off the read of a hole.

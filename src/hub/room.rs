@@ -258,11 +258,12 @@ impl Rooms {
         self.map.get(&key).map(|room| Arc::clone(&room))
     }
 
-    /// Every room, by name.
+    /// Every room.
     #[must_use]
     pub(crate) fn all(&self) -> Vec<Arc<Room>> {
         let mut all: Vec<_> = self.map.iter().map(|room| Arc::clone(&room)).collect();
-        all.sort_unstable_by(|a, b| a.conversation.cmp(&b.conversation));
+        // The same order each time, so that a course of events can be repeated.
+        all.sort_by(|a, b| a.conversation.cmp(&b.conversation));
         all
     }
 

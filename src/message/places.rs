@@ -150,8 +150,6 @@ impl Places {
         let verdict = match self.get(&mark.conversation) {
             // Its acknowledgement says nothing of what came before.
             None if own => return Verdict::Next,
-            // Its ack says nothing of what came before.
-            None if own => return Verdict::Next,
             // Nothing is known of what came before.
             None => Verdict::Next,
             Some(place) if place.seq == 0 && mark.seq == 1 => Verdict::Next,
@@ -259,7 +257,8 @@ impl Places {
         self.pulling.as_mut()?.iter_mut().find(|pulling| pulling.conversation == *conversation)
     }
 
-    fn stop_pulling(&mut self, conversation: &ConversationId) {
+    /// Leaves pull mode.
+    pub(crate) fn stop_pulling(&mut self, conversation: &ConversationId) {
         if let Some(all) = &mut self.pulling {
             all.retain(|pulling| pulling.conversation != *conversation);
             if all.is_empty() {

@@ -39,6 +39,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const BATCH: usize = 256;
 /// Most sends remembered as perhaps stored, per lane.
 const MAX_UNCONFIRMED: usize = 10_000;
+/// How long after its first time a repeated send is delivered again, ms.
+const REDELIVER_MS: i64 = 300_000;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> Vec<mpsc::Sender<Work>> {
@@ -208,7 +210,7 @@ impl Lane {
             if overdue.contains(&key) || pending.request.received.elapsed() >= self.ports.send_wait {
                 overdue.insert(key);
                 self.unconfirmed.remember(&pending.append);
-                pending.request.retry_later(Refusal::RetryLater);
+                pending.request.turn_away(Refusal::RetryLater);
             } else {
                 left.push(pending);
             }
@@ -219,7 +221,7 @@ impl Lane {
         while let Ok(work) = self.work.try_recv() {
             match work {
                 Work::Send(request) if overdue.contains(&request.order_key()) => {
-                    request.retry_later(Refusal::RetryLater);
+                    request.turn_away(Refusal::RetryLater);
                 }
                 Work::Send(request) => left.push(self.prepare(request)),
                 Work::Barrier(done) => self.barriers.push(done),
@@ -291,7 +293,10 @@ fn conclude(
         Origin::Api(_) => String::new(),
     };
     request.answer(SendOutcome::Stored(ack));
-    if duplicate && !undelivered {
+    // Whoever stored it may have gone before it was delivered: who has it
+    // drops it.
+    let fresh = unix_ms().saturating_sub(server_time) < REDELIVER_MS;
+    if duplicate && !undelivered && !fresh {
         return None;
     }
     let users = match append.conversation {

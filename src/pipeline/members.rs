@@ -5,7 +5,7 @@
 //! some time after the last member here has gone, so that nothing is missed in
 //! between and nobody publishes to where nobody is.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,8 +94,7 @@ impl Ports {
         let joined = self.store.join(&self.own, wanted).await?;
         for ((group, user), joined) in wanted.iter().zip(&joined) {
             if let Some(joined) = joined {
-                let room = self.hub.rooms.open(group, monotonic_ms());
-                room.enter(*user, joined.member.since_seq, joined.mver);
+                self.begin(group, *user, joined);
             }
         }
         Ok(joined)
@@ -145,13 +144,14 @@ impl Ports {
                 let entries: Vec<_> = entries.map(|((user, turn), since)| (user, turn, since)).collect();
                 room.reload(roster.audience.mver, &entries)
             }
-            // Whoever has come meanwhile is in another group of this name. The
-            // places stay: should it come back with another history, they are
-            // what shows it.
+            // Whoever has come meanwhile is in another group of this name.
             None => {
                 room.forget_tail();
-                users.into_iter().zip(turns).for_each(|(user, turn)| drop(room.leave_at(user, turn)));
-                Vec::new()
+                let left = users.into_iter().zip(turns).filter(|(user, turn)| room.leave_at(*user, *turn));
+                // What they have of this one is told to be another's then.
+                left.flat_map(|(user, _)| self.hub.peers(user))
+                    .for_each(|peer| peer.outbox.suspend(conversation));
+                return Ok(());
             }
         };
         out.into_iter().for_each(|user| self.forget_conversation(user, conversation));
@@ -166,11 +166,11 @@ impl Ports {
     /// whom it concerns.
     pub(crate) async fn members_changed(&self, membership: &Membership) {
         let Ok(conversation) = ConversationId::parse(&membership.conversation_id) else { return };
-        let room = self.hub.rooms.get(&conversation);
-        // Whoever is in the room is not always in the hub, or not yet.
-        let in_room = |user| room.as_ref().is_some_and(|room| room.since(user).is_some());
-        let here = |id: &i64| UserId::new(*id).ok().filter(|user| self.hub.has(*user) || in_room(*user));
+        // Also who has left and is still in the room.
+        let is_known = |user: &UserId| self.hub.has(*user) || self.is_in_room(*user, &conversation);
+        let here = |id: &i64| UserId::new(*id).ok().filter(is_known);
         let affected: Vec<UserId> = membership.user_ids.iter().filter_map(here).collect();
+        let room = self.hub.rooms.get(&conversation);
         let mut told: Vec<UserId> = affected.clone();
         if membership.to_members || membership.user_ids.is_empty() {
             told.extend(room.iter().flat_map(|room| room.members()).map(|(user, _)| user));
@@ -179,12 +179,14 @@ impl Ports {
         told.dedup();
         if membership.user_ids.is_empty() {
             // The group is gone; there may be another of its name by now.
-            for _ in 0..ATTEMPTS {
-                match self.reload(&conversation).await {
-                    Ok(()) => break,
-                    Err(_) => sleep(RETRY).await,
-                }
+            let turns = room.iter().flat_map(|room| room.turns());
+            let left = turns.filter(|(user, turn)| room.iter().any(|room| room.leave_at(*user, *turn)));
+            let left: Vec<UserId> = left.map(|(user, _)| user).collect();
+            for peer in left.iter().flat_map(|user| self.hub.peers(*user)) {
+                peer.outbox.suspend(&conversation);
             }
+            room.iter().for_each(|room| room.forget_tail());
+            self.look_up_members(&conversation, &left).await;
         } else if conversation.is_group()
             && self.look_up_members(&conversation, &affected).await
             && let Some(room) = &room
@@ -205,22 +207,16 @@ impl Ports {
             let turns: Vec<Option<Turn>> = users.iter().map(turn).collect();
             match self.take_in(&wanted).await {
                 Ok(joined) => {
-                    let mut top = None;
                     for ((user, turn), joined) in users.iter().zip(turns).zip(joined) {
                         match (joined, &room, turn) {
-                            (Some(joined), ..) => {
-                                self.begin(group, *user, &joined);
-                                top = Some(joined.top);
-                            }
                             // He may have come back since that was read.
                             (None, Some(room), Some(turn)) if room.leave_at(*user, turn) => {
                                 self.forget_conversation(*user, group);
                             }
-                            (None, ..) => {}
+                            _ => {}
                         }
                     }
-                    // Nothing was delivered to whoever was not taken in before.
-                    top.iter().for_each(|top| self.catch_up(group, top));
+                    self.catch_up_with(std::slice::from_ref(group)).await;
                     return true;
                 }
                 Err(_) => sleep(RETRY).await,
@@ -237,13 +233,33 @@ impl Ports {
         let since = joined.member.since_seq;
         let missed = since < top.seq;
         let (seq, id) = if missed { (since, 0) } else { (top.seq, message_id(&top.server_msg_id)) };
-        for peer in self.hub.peers(user) {
-            let new = peer.outbox.enter(conversation, top.epoch, seq, id);
-            if new && missed && since == 0 {
+        // Before anything is delivered to him, so that what was not shows.
+        let is_new = |peer: &Arc<Peer>| peer.outbox.enter(conversation, top.epoch, seq, id);
+        let new: Vec<Arc<Peer>> = self.hub.peers(user).into_iter().filter(is_new).collect();
+        let room = self.hub.rooms.open(conversation, monotonic_ms());
+        room.enter(user, since, joined.mver);
+        for peer in new.iter().filter(|_| missed) {
+            if since == 0 {
                 // The whole history may be long: the client comes for it.
                 peer.hint(conversation, top.epoch, top.seq, 0, HintCause::Gap);
-            } else if new && missed {
+            } else {
                 self.hub.gaps.note(conversation, monotonic_ms(), None);
+            }
+        }
+        // He may have left meanwhile, when nobody knew that he was in.
+        room.leave_unless(user, || self.hub.has(user));
+    }
+
+    /// Reads where these groups end, and makes up for what was stored before
+    /// somebody was taken in and not delivered to him.
+    async fn catch_up_with(&self, groups: &[ConversationId]) {
+        for groups in groups.chunks(JOIN_BATCH) {
+            let Ok(tops) = self.store.tops(groups).await else {
+                groups.iter().for_each(|group| self.hub.gaps.note(group, monotonic_ms(), None));
+                continue;
+            };
+            for (group, top) in groups.iter().zip(tops) {
+                top.iter().for_each(|top| self.catch_up(group, top));
             }
         }
     }
@@ -279,18 +295,13 @@ impl Ports {
             index.into_iter().filter(ConversationId::is_group).map(move |group| (group, user))
         };
         let wanted: Vec<_> = users.iter().zip(indexes).flat_map(of).collect();
-        let mut tops = BTreeMap::new();
+        let mut groups = BTreeSet::new();
         for wanted in wanted.chunks(JOIN_BATCH) {
             let joined = self.take_in(wanted).await?;
-            for ((group, user), joined) in wanted.iter().zip(joined) {
-                if let Some(joined) = joined {
-                    self.begin(group, *user, &joined);
-                    tops.insert(group, joined.top);
-                }
-            }
+            let taken_in = wanted.iter().zip(joined).filter(|(_, joined)| joined.is_some());
+            groups.extend(taken_in.map(|((group, _), _)| group.clone()));
         }
-        // Nothing was delivered to whoever was not taken in before.
-        tops.into_iter().for_each(|(group, top)| self.catch_up(group, &top));
+        self.catch_up_with(&groups.into_iter().collect::<Vec<_>>()).await;
         Ok(())
     }
 

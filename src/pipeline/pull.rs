@@ -156,6 +156,15 @@ impl Ports {
                 self.store.page(&conversation, Span { direction: Direction::Forward, ..there }).await?;
             self.prove(peer, &conversation, &has, &there).await?;
         }
+        // Read behind the page: whoever was out before one of these was stored
+        // is known to be.
+        let since = match conversation.is_group() {
+            false => since,
+            true => match self.visible(peer.identity.user, &conversation).await? {
+                Some(now) => now.max(since),
+                None => return Err(error(ErrorCode::NotFound, "conversation not found")),
+            },
+        };
         // What was appended between the two reads of the store.
         page.top = page.messages.iter().map(|message| message.seq).fold(page.top, i64::max);
         let page = seen_since(page, since, request.direction());

@@ -103,6 +103,7 @@ impl Ports {
         if !self.hub.gaps.held(conversation).is_empty() && self.release(conversation) {
             return Ok(());
         }
+        self.hub.gaps.begin(conversation);
         let place = |peer: Arc<Peer>| self.visible_place(conversation, &peer).map(|place| (peer, place));
         let places: Vec<(Arc<Peer>, Place)> =
             self.connections_in(conversation).into_iter().filter_map(place).collect();
@@ -240,7 +241,11 @@ fn fill(
         // connection, or without an answer.
         let own = waiting.iter().any(|held| {
             held.except.as_ref().is_some_and(|other| std::ptr::eq(Arc::as_ptr(other), peer))
-                && held.frame.mark.as_ref().is_some_and(|mark| mark.seq == push.seq)
+                && held
+                    .frame
+                    .mark
+                    .as_ref()
+                    .is_some_and(|mark| (mark.epoch, mark.seq) == (push.epoch, push.seq))
         });
         whole &= !matches!(peer.offer(frame, own), Offered::Hole | Offered::OtherHistory);
     }

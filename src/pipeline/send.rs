@@ -83,15 +83,21 @@ impl SendRequest {
         self.answer(SendOutcome::Refused(error));
     }
 
+    /// Answers that it may be tried again, and has whatever comes from the same
+    /// connection until then answered so, too.
+    pub(super) fn turn_away(self, why: Refusal) {
+        if let Origin::Peer { peer, .. } = &self.origin {
+            peer.shed(monotonic_ms() + u64::from(RETRY_AFTER_MS));
+        }
+        self.retry_later(why);
+    }
+
     /// Answers that it may be tried again.
-    pub(super) fn retry_later(self, why: Refusal) {
+    fn retry_later(self, why: Refusal) {
         let message = match why {
             Refusal::QueueFull => "too many messages are waiting for the store",
             _ => "the store did not confirm in time this message, or one before it",
         };
-        if let Origin::Peer { peer, .. } = &self.origin {
-            peer.shed(monotonic_ms() + u64::from(RETRY_AFTER_MS));
-        }
         let mut error = error(ErrorCode::RetryLater, message);
         error.retry_after_ms = RETRY_AFTER_MS;
         self.refuse(why, error);
@@ -179,7 +185,11 @@ impl Pipeline {
             None => Some(request),
         };
         if let Some(request) = turned_away {
-            request.retry_later(if shedding { Refusal::RetryLater } else { Refusal::QueueFull });
+            if shedding {
+                request.retry_later(Refusal::RetryLater);
+            } else {
+                request.turn_away(Refusal::QueueFull);
+            }
         }
     }
 }

@@ -116,10 +116,13 @@ impl EmbeddedStore {
                 let Some(head) = view.head(group)? else { return Ok(None) };
                 let Some(member) = view.member(&head, *user)? else { return Ok(None) };
                 view.shared.register(&gateway, group);
-                // Read again: what came before the registration is in it.
-                let Some(head) = view.head(group)? else { return Ok(None) };
-                let top = Top { epoch: head.epoch, seq: head.top, server_msg_id: head.last_id.clone() };
-                Ok(Some(Joined { member, mver: head.mver, members: head.members, top }))
+                // Read again: what came before the registration is in it. The
+                // member is of the first reading.
+                let Some(now) = view.head(group)?.filter(|now| now.number == head.number) else {
+                    return Ok(None);
+                };
+                let top = Top { epoch: now.epoch, seq: now.top, server_msg_id: now.last_id.clone() };
+                Ok(Some(Joined { member, mver: head.mver, members: now.members, top }))
             };
             wanted.iter().map(join).collect()
         })
