@@ -125,7 +125,12 @@ impl Ports {
         let joined = self.join_rooms(user, groups).await?;
         let has_more = index.len() > READY_CONVERSATIONS;
         index.truncate(READY_CONVERSATIONS);
-        let positions = self.store.positions(user, &index).await?;
+        // From here on he is in his rooms, and has to be found there by his
+        // places when he leaves.
+        let positions = self.store.positions(user, &index).await;
+        let unread = positions.is_err();
+        let positions = positions.unwrap_or_default();
+        let has_more = has_more || unread;
         let behind = |(group, joined): &(ConversationId, Joined)| {
             Place::new(group, joined.top.epoch, joined.top.seq, message_id(&joined.top.server_msg_id))
         };

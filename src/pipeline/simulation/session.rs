@@ -154,8 +154,12 @@ impl Session {
         let new = (!conversation.is_group() && self.complete).then(Reached::default);
         let first = first.map(|(seq, epoch)| Reached { epoch: *epoch, seq: *seq });
         let Some(mut reached) = first.or(before).or(new) else { return };
-        while let Some(epoch) = own.get(&(reached.seq + 1)).filter(|epoch| **epoch >= reached.epoch) {
-            reached = Reached { epoch: *epoch, seq: reached.seq + 1 };
+        // Of which history that was shows in what comes next.
+        while let Some(epoch) = own.get(&(reached.seq + 1)) {
+            reached.seq += 1;
+            if reached.epoch == 0 {
+                reached.epoch = *epoch;
+            }
         }
         self.reached.insert(conversation.clone(), reached);
     }
