@@ -63,14 +63,15 @@ impl Room {
         state.members.insert(user, Entry { since, mver, turn });
     }
 
-    /// The change `mver` is applied; `false` = there is another one before it
-    /// that is not.
-    pub(crate) fn advance(&self, mver: u64) -> bool {
+    /// The change `mver`, about these users, is applied; it is not where there
+    /// is another one before it, or one of them was read before it.
+    pub(crate) fn advance(&self, mver: u64, users: &[UserId]) {
         let mut state = self.state.lock();
-        if state.mver.checked_add(1) == Some(mver) {
+        let mut entries = users.iter().filter_map(|user| state.members.get(user));
+        let follows = state.mver > 0 && state.mver.checked_add(1) == Some(mver);
+        if follows && entries.all(|entry| entry.mver >= mver) {
             state.mver = mver;
         }
-        state.mver >= mver
     }
 
     /// What is known of the members counts for nothing any more.
@@ -323,7 +324,11 @@ mod tests {
         room.enter(user(1), 0, 5);
         room.enter(user(2), 0, 7);
         assert_eq!(room.mver(), 5);
-        assert!(room.advance(6) && !room.advance(8));
+        room.advance(6, &[user(1)]);
+        assert_eq!(room.mver(), 5, "he was read before it");
+        room.advance(6, &[user(2), user(3)]);
+        room.advance(8, &[]);
+        assert_eq!(room.mver(), 6);
         assert_eq!(room.reload(9, &[(user(1), 1, None), (user(2), 2, Some(3))]), [user(1)]);
         assert_eq!((room.since(user(1)), room.since(user(2)), room.mver()), (None, Some(3), 9));
         assert!(room.reload(8, &[(user(2), 2, None)]).is_empty(), "read before that");

@@ -191,7 +191,9 @@ impl Ports {
             && self.look_up_members(&conversation, &affected).await
             && let Some(room) = &room
         {
-            room.advance(membership.mver);
+            // Also who came in since they were looked up.
+            let about = membership.user_ids.iter().filter_map(|id| UserId::new(*id).ok());
+            room.advance(membership.mver, &about.collect::<Vec<_>>());
         }
         for user in told {
             self.hub.deliver(user, &event_frame(membership, user), None);
