@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::outbox::{Class, Ending, Frame, Outbox, OutboxLimits, State};
+use super::outbox::{Class, Ending, Frame, Outbox, OutboxLimits, State, wake};
 use crate::message::{Mark, Place, Pulling, Verdict};
 use crate::telemetry::{FrameKind, HintCause, metrics};
 use crate::types::{CloseReason, ConversationId};
@@ -111,11 +111,7 @@ impl Outbox {
             metrics().copies_queued.increment(1.0);
             state.enqueue(frame.clone());
         }
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(state);
         Offered::Taken
     }
 
@@ -131,16 +127,12 @@ impl Outbox {
     ) {
         let mut state = self.state.lock();
         state.hint(conversation, epoch, top, delay_ms, cause, limits);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(state);
     }
 
     /// Queues the answer to a pull from `from` that reached `mark`, the end of
-    /// the log; `known` is [`Self::known_top`] from before it was read. `answer` is told
-    /// whether there is more by now.
+    /// the log; `known` is [`Self::known_top`] from before it was read.
+    /// `answer` is told whether there is more by now.
     pub(crate) fn pulled(
         &self,
         from: i64,
@@ -153,11 +145,7 @@ impl Outbox {
         // Encoded under the lock, so that no copy slips in before it.
         let more = !state.places.pulled(from, mark, known);
         state.push(answer(more), limits);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(state);
     }
 
     /// The newest message known of in a conversation to be pulled, epoch and

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::message::{Mark, Places};
 use crate::telemetry::{FrameKind, metrics};
@@ -167,16 +167,11 @@ impl Outbox {
     /// Queues a frame that is no copy of a stored message, and wakes the
     /// connection. A full outbox drops an ephemeral frame; for any other copies
     /// make way, and where that is not enough the connection ends as a slow
-    /// consumer. Returns whether it was
-    /// queued.
+    /// consumer. Returns whether it was queued.
     pub(crate) fn push(&self, frame: Frame, limits: OutboxLimits) -> bool {
         let mut state = self.state.lock();
         let queued = state.push(frame, limits);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(state);
         queued
     }
 
@@ -188,11 +183,7 @@ impl Outbox {
         if first {
             state.ending = Some(ending);
         }
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(state);
         first
     }
 
@@ -247,6 +238,15 @@ impl Outbox {
     pub(crate) fn backlog(&self) -> (u32, u32) {
         let state = self.state.lock();
         (state.frames, state.bytes)
+    }
+}
+
+/// Ends the guard, then wakes the connection.
+pub(super) fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
