@@ -44,6 +44,21 @@ struct Gap {
     due: u64,
 }
 
+impl Gap {
+    fn hold(&mut self, held: Held) {
+        let Some(mark) = &held.frame.mark else { return };
+        let place = (mark.epoch, mark.seq);
+        let size = |held: Option<Held>| held.map_or(0, |held| held.frame.bytes.len());
+        self.bytes += held.frame.bytes.len();
+        self.mver = self.mver.max(held.mver);
+        self.bytes -= size(self.held.insert(place, held));
+        // The oldest go: the newest shows that they are missing.
+        while self.held.len() > 1 && (self.held.len() > MAX_HELD || self.bytes > MAX_HELD_BYTES) {
+            self.bytes -= size(self.held.pop_first().map(|(_, held)| held));
+        }
+    }
+}
+
 /// All of them; few, if any.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
@@ -66,6 +81,22 @@ impl Gaps {
     /// Notes a hole, to be read from the log at `due` (monotonic ms) unless it
     /// closes before; a message that came too early waits behind it.
     pub(crate) fn note(&self, conversation: &ConversationId, due: u64, held: Option<Held>) {
+        self.at(conversation, due, |gap| match held {
+            Some(held) => gap.hold(held),
+            None => gap.unread = true,
+        });
+    }
+
+    /// Notes that what is known of a group is older than `mver`.
+    pub(crate) fn outdated(&self, group: &ConversationId, mver: u64, now_ms: u64) {
+        self.at(group, now_ms, |gap| {
+            gap.unread = true;
+            gap.mver = gap.mver.max(mver);
+        });
+    }
+
+    /// Changes a conversation's hole, made if there is none, due by `due`.
+    fn at(&self, conversation: &ConversationId, due: u64, change: impl FnOnce(&mut Gap)) {
         let mut map = self.map.lock();
         let gap = map.entry(conversation.key()).or_insert_with(|| {
             metrics().holes.increment(1);
@@ -79,30 +110,10 @@ impl Gaps {
             }
         });
         gap.due = gap.due.min(due);
-        gap.unread |= held.is_none();
-        if let Some(held) = held
-            && let Some(mark) = held.frame.mark.clone()
-        {
-            gap.bytes += held.frame.bytes.len();
-            gap.mver = gap.mver.max(held.mver);
-            let size = |held: Option<Held>| held.map_or(0, |held| held.frame.bytes.len());
-            gap.bytes -= size(gap.held.insert((mark.epoch, mark.seq), held));
-            // The oldest go: the newest shows that they are missing.
-            while gap.held.len() > 1 && (gap.held.len() > MAX_HELD || gap.bytes > MAX_HELD_BYTES) {
-                gap.bytes -= size(gap.held.pop_first().map(|(_, held)| held));
-            }
-        }
+        change(gap);
         self.open.store(map.len(), Ordering::Release);
         drop(map);
         self.opened.notify_one();
-    }
-
-    /// Notes that what is known of a group is older than `mver`.
-    pub(crate) fn outdated(&self, group: &ConversationId, mver: u64, now_ms: u64) {
-        self.note(group, now_ms, None);
-        if let Some(gap) = self.map.lock().get_mut(&group.key()) {
-            gap.mver = gap.mver.max(mver);
-        }
     }
 
     /// The newest state of a group that what waits is of; 0 = none is said.

@@ -126,17 +126,18 @@ impl Ports {
         // Read behind it: who was removed before one of these was stored is
         // out by now.
         self.reload(conversation).await?;
+        let held = self.hub.gaps.held(conversation);
         let mut proofs = Vec::with_capacity(places.len());
         for (peer, place) in places {
             if conversation.is_group() && !self.is_in_room(peer.identity.user, conversation) {
                 continue;
             }
-            let lost = self.lost_own(conversation, &peer, &page);
+            let lost = lost_own(&held, &peer, &page);
             let proof = if lost { Some(Proof::OtherMessage) } else { prove_against(&place, &page) };
             proofs.push((peer, place, proof));
         }
         let lost = proofs.iter().any(|(_, _, proof)| !matches!(proof, Some(Proof::Valid) | None));
-        let position = if lost { Some(self.resume_point(conversation, &page).await?) } else { None };
+        let position = if lost { Some(self.resume_point(conversation, &held, &page).await?) } else { None };
         let copies: Vec<(&Push, Frame)> = page.messages.iter().filter_map(copy).collect();
         let held = self.hub.gaps.held(conversation);
         let (mut hinted, mut again) = (false, false);
@@ -163,20 +164,6 @@ impl Ports {
         Ok(())
     }
 
-    /// Whether something that a client sent, and has the ack of, waits behind
-    /// a hole of an older history and is not in this one.
-    fn lost_own(&self, conversation: &ConversationId, peer: &Arc<Peer>, page: &Page) -> bool {
-        let held = self.hub.gaps.held(conversation);
-        let own = held.iter().filter(|held| held.except.as_ref().is_some_and(|own| Arc::ptr_eq(own, peer)));
-        let mut older =
-            own.filter_map(|held| held.frame.mark.as_ref()).filter(|mark| mark.epoch < page.epoch);
-        let covers = |seq| !page.has_more || page.messages.last().is_some_and(|last| last.seq >= seq);
-        older.any(|mark| {
-            let at = page.messages.iter().find(|message| message.seq == mark.seq);
-            covers(mark.seq) && at.is_none_or(|at| message_id(&at.server_msg_id) != mark.id)
-        })
-    }
-
     /// A place, behind all that is none of the user's.
     fn visible_place(&self, conversation: &ConversationId, peer: &Peer) -> Option<Place> {
         let place = peer.outbox.place(conversation)?;
@@ -188,13 +175,15 @@ impl Ports {
         let to = (place.epoch, since, 0);
         peer.outbox.move_place(conversation, &place, to).then(|| Place::new(conversation, to.0, to.1, to.2))
     }
-}
 
-impl Ports {
     /// Where connections go on whose history is another one: before the first
     /// message that waits, or at the end.
-    async fn resume_point(&self, conversation: &ConversationId, page: &Page) -> Result<Position, StoreError> {
-        let held = self.hub.gaps.held(conversation);
+    async fn resume_point(
+        &self,
+        conversation: &ConversationId,
+        held: &[Held],
+        page: &Page,
+    ) -> Result<Position, StoreError> {
         let marks = held.iter().filter_map(|held| held.frame.mark.as_ref());
         let first = marks.filter(|mark| mark.epoch == page.epoch).map(|mark| mark.seq).min();
         let mut position = current(&self.store, conversation).await?;
@@ -205,6 +194,22 @@ impl Ports {
         }
         Ok(position)
     }
+}
+
+/// Whether a message that waits was sent over this connection.
+fn is_own(held: &Held, peer: &Peer) -> bool {
+    held.except.as_ref().is_some_and(|other| std::ptr::eq(Arc::as_ptr(other), peer))
+}
+
+/// Whether something that a client sent, and has the ack of, waits behind a
+/// hole of an older history and is not in this one.
+fn lost_own(held: &[Held], peer: &Peer, page: &Page) -> bool {
+    let own = held.iter().filter(|held| is_own(held, peer)).filter_map(|held| held.frame.mark.as_ref());
+    let covers = |seq| !page.has_more || page.messages.last().is_some_and(|last| last.seq >= seq);
+    own.filter(|mark| mark.epoch < page.epoch).any(|mark| {
+        let at = page.messages.iter().find(|message| message.seq == mark.seq);
+        covers(mark.seq) && at.is_none_or(|at| message_id(&at.server_msg_id) != mark.id)
+    })
 }
 
 /// Epoch and seq of a message that waits.
@@ -239,14 +244,7 @@ fn fill(
     for (push, frame) in copies.iter().filter(|(push, _)| push.seq > place.seq) {
         // Any other message of the same device may have come over another
         // connection, or without an answer.
-        let own = waiting.iter().any(|held| {
-            held.except.as_ref().is_some_and(|other| std::ptr::eq(Arc::as_ptr(other), peer))
-                && held
-                    .frame
-                    .mark
-                    .as_ref()
-                    .is_some_and(|mark| (mark.epoch, mark.seq) == (push.epoch, push.seq))
-        });
+        let own = waiting.iter().any(|held| is_own(held, peer) && of(held) == Some((push.epoch, push.seq)));
         whole &= !matches!(peer.offer(frame, own), Offered::Hole | Offered::OtherHistory);
     }
     // What is behind the page may have come meanwhile.
