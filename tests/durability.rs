@@ -171,17 +171,7 @@ async fn a_full_disk_costs_retry_later_and_nothing_else() {
         })
         .await;
         for id in refused {
-            // It was told to wait a second; whatever comes sooner is refused.
-            let mut ack = None;
-            for _ in 0..100 {
-                phone.send_text(CHAT, &id, &"y".repeat(30_000)).await;
-                ack = Some(phone.expect_ack(&id).await).filter(|ack| ack.status() == AckStatus::Stored);
-                if ack.is_some() {
-                    break;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-            let ack = ack.expect("the wait is over");
+            let ack = phone.insist(CHAT, &id, &"y".repeat(30_000)).await;
             acked.insert(id, (ack.seq, ack.epoch));
         }
         check(&phone.pull(CHAT).await, &acked);

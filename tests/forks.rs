@@ -73,21 +73,6 @@ impl Cluster {
     }
 }
 
-/// Sends until it is stored: while the store is away that is answered with
-/// RETRY_LATER.
-async fn insist(client: &mut Client, conversation: &str, id: &str) -> Ack {
-    for _ in 0..30 {
-        client.send_raw(frame(Payload::Send(text(conversation, id, id)))).await;
-        let ack = client.expect_ack(id).await;
-        if ack.status() == AckStatus::Stored {
-            return ack;
-        }
-        assert_eq!(ack.error.map(|error| error.code()), Some(ErrorCode::RetryLater));
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
-    panic!("not stored");
-}
-
 /// Waits for a RESYNC_REQUIRED; returns where the conversation stands.
 async fn expect_resync(client: &mut Client, conversation: &str) -> Position {
     let error: Error = common::within("a resync", secs(20), client.expect_error()).await;
@@ -146,13 +131,13 @@ async fn where_a_replica_lacked_messages_those_who_had_them_are_told() {
         assert_eq!((current.seq, &current.server_msg_id), (3, &last_kept.server_msg_id));
     }
     // Its seqs are used again, in an epoch of their own.
-    let again = insist(&mut all.alice, LOST, "m-6").await;
+    let again = all.alice.insist(LOST, "m-6", "m-6").await;
     assert_eq!(again.seq, 4);
     assert!(again.epoch > lost.epoch);
     assert_eq!(all.bob.expect_push().await.seq, 4);
-    insist(&mut all.alice, LOST, "m-7").await;
+    all.alice.insist(LOST, "m-7", "m-7").await;
     assert_eq!(all.bob.expect_push().await.seq, 5);
-    let other = insist(&mut all.carol, KEPT, "m-6").await;
+    let other = all.carol.insist(KEPT, "m-6", "m-6").await;
     assert!(other.seq == 4 && other.epoch > of_others.epoch);
     assert_eq!(all.dave.expect_push().await.seq, 4);
     all.nobody_was_told().await;
@@ -199,7 +184,7 @@ async fn seqs_that_are_used_again_at_once_are_told_apart() {
     replica.replace(&mut redis).await;
     let ack = all.alice.expect_ack("m-3").await;
     let again =
-        if ack.status() == AckStatus::Stored { ack } else { insist(&mut all.alice, LOST, "m-3").await };
+        if ack.status() == AckStatus::Stored { ack } else { all.alice.insist(LOST, "m-3", "m-3").await };
     assert_eq!((again.seq, lost.seq), (2, 2));
     for client in [&mut all.alice, &mut all.bob] {
         let current = expect_resync(client, LOST).await;
@@ -209,7 +194,7 @@ async fn seqs_that_are_used_again_at_once_are_told_apart() {
         assert_eq!(pulled.last().map(|push| push.server_msg_id.clone()), Some(again.server_msg_id.clone()));
     }
     all.bob.drain();
-    insist(&mut all.alice, LOST, "m-4").await;
+    all.alice.insist(LOST, "m-4", "m-4").await;
     assert_eq!(all.bob.expect_push().await.seq, 3);
     all.nobody_was_told().await;
 }
@@ -224,10 +209,10 @@ async fn a_restart_that_loses_nothing_makes_nobody_resync() {
     let (last, _) = all.talk("m-6").await;
     redis.stop();
     redis.start_again().await;
-    let next = insist(&mut all.alice, LOST, "m-7").await;
+    let next = all.alice.insist(LOST, "m-7", "m-7").await;
     assert!(next.seq == 7 && next.epoch > last.epoch, "what may have been is told by the epoch");
     assert_eq!(all.bob.expect_push().await.seq, 7);
-    insist(&mut all.carol, KEPT, "m-7").await;
+    all.carol.insist(KEPT, "m-7", "m-7").await;
     assert_eq!(all.dave.expect_push().await.seq, 7);
     let mut tablet = resume(&all.a, 43, LOST, &last).await;
     assert_eq!(replayed(&mut tablet).await, [7]);
@@ -245,7 +230,7 @@ async fn a_wiped_store_begins_anew_for_all() {
     all.talk("m-2").await;
     redis.stop();
     redis.start_again().await;
-    let first = insist(&mut all.alice, LOST, "m-3").await;
+    let first = all.alice.insist(LOST, "m-3", "m-3").await;
     assert!(first.seq == 1 && first.epoch > old.epoch);
     for client in [&mut all.alice, &mut all.bob] {
         assert!(expect_resync(client, LOST).await.seq <= 1);
@@ -253,7 +238,7 @@ async fn a_wiped_store_begins_anew_for_all() {
     let pushed = all.bob.pull_from(LOST, 1).await;
     assert_eq!(pushed.iter().map(|push| push.seq).collect::<Vec<_>>(), [1]);
     all.bob.drain();
-    insist(&mut all.alice, LOST, "m-4").await;
+    all.alice.insist(LOST, "m-4", "m-4").await;
     assert_eq!(all.bob.expect_push().await.seq, 2);
     let mut tablet = resume(&all.b, 43, LOST, &old).await;
     assert_eq!(expect_resync(&mut tablet, LOST).await.seq, 2);

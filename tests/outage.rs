@@ -6,9 +6,9 @@ mod common;
 use std::time::Instant;
 
 use common::payload::text_of;
-use common::{Client, Gateway, Http, Options, Redis, SOON, eventually, secs};
+use common::{Client, Gateway, Http, Options, Redis, eventually, secs};
+use tidegate::proto::ErrorCode;
 use tidegate::proto::envelope::Payload;
-use tidegate::proto::{AckStatus, ErrorCode};
 use tokio::time::interval;
 
 const CHAT: &str = "p2p:42:43";
@@ -146,7 +146,7 @@ async fn a_redis_that_is_away_and_comes_back_empty_closes_no_socket() {
     for http in [a.http(), b.http()] {
         readiness_becomes(&http, 200, secs(15)).await;
     }
-    let after = store_in_the_end(&mut alice, "m-2", "after").await;
+    let after = alice.insist(CHAT, "m-2", "after").await;
     assert!(after.epoch > before.epoch, "a history that was lost kept its epoch");
     bob.expect("the message, or word that the history is another", |payload| match payload {
         Payload::Push(push) if push.server_msg_id == after.server_msg_id => Some(()),
@@ -173,20 +173,6 @@ async fn a_redis_that_is_away_and_comes_back_empty_closes_no_socket() {
 }
 
 /// Sends under one id until it is stored: what a client does on RETRY_LATER.
-async fn store_in_the_end(client: &mut Client, id: &str, text: &str) -> tidegate::proto::Ack {
-    let end = Instant::now() + SOON;
-    loop {
-        client.send_text(CHAT, id, text).await;
-        let ack = client.expect_ack(id).await;
-        if ack.status() == AckStatus::Stored {
-            return ack;
-        }
-        assert_eq!(ack.error.as_ref().map(|error| error.code()), Some(ErrorCode::RetryLater));
-        assert!(Instant::now() < end, "never stored");
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
-}
-
 #[tokio::test]
 async fn readiness_follows_a_redis_that_hangs() {
     let redis = Redis::start().await;
@@ -201,7 +187,7 @@ async fn readiness_follows_a_redis_that_hangs() {
     assert_eq!(phone.expect_failed("m-1").await, ErrorCode::RetryLater);
     redis.resume();
     readiness_becomes(&http, 200, secs(15)).await;
-    store_in_the_end(&mut phone, "m-1", "x").await;
+    phone.insist(CHAT, "m-1", "x").await;
 }
 
 #[tokio::test]

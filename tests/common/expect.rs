@@ -1,11 +1,14 @@
 //! What a client may wait for, by name.
 
+use std::time::Duration;
+
 use tidegate::proto::envelope::Payload;
 use tidegate::proto::{
     Ack, AckStatus, ConversationHint, Error, ErrorCode, Kick, KickReason, Push, SyncReq, SyncResp,
 };
+use tokio::time::{Instant, sleep};
 
-use super::Client;
+use super::{Client, SOON};
 
 impl Client {
     /// The next live message.
@@ -68,6 +71,20 @@ impl Client {
         let ack = self.expect_ack(id).await;
         assert_eq!(ack.status(), AckStatus::Stored, "{ack:?}");
         ack
+    }
+
+    /// A text message that is sent again, whenever it is told to be, until it
+    /// is stored.
+    pub async fn insist(&mut self, conversation: &str, id: &str, text: &str) -> Ack {
+        let end = Instant::now() + 2 * SOON;
+        loop {
+            self.send_text(conversation, id, text).await;
+            let ack = self.expect_ack(id).await;
+            let Some(error) = ack.error.as_ref() else { return ack };
+            assert_eq!(error.code(), ErrorCode::RetryLater, "{ack:?}");
+            assert!(Instant::now() < end, "not stored in time: {ack:?}");
+            sleep(Duration::from_millis(error.retry_after_ms.into())).await;
+        }
     }
 
     /// That answer, which must be FAILED; returns why.

@@ -124,7 +124,8 @@ async fn sends_below_the_configured_level_are_counted() {
 
     let _: String = redis.query(&["CONFIG", "SET", "appendfsync", "always"]).await;
     metrics.becomes("tidegate_ack_level", 2.0).await;
-    assert_eq!(phone.store_text(CHAT, "m-3", "z").await.level, 2);
+    // Within the second after a refusal another one may come.
+    assert_eq!(phone.insist(CHAT, "m-3", "z").await.level, 2);
 }
 
 #[tokio::test]
