@@ -187,16 +187,23 @@ impl Outbox {
         first
     }
 
+    /// The connection is at work and will [`Self::take`] before it sleeps: what
+    /// is queued meanwhile need not wake it.
+    pub(crate) fn disarm(&self) {
+        self.state.lock().waker = None;
+    }
+
     /// Takes every queued frame, and remembers whom to wake for the next one.
     /// Called by the connection's task only, which gives back what the kernel
-    /// did not take ([`Self::restore`]).
+    /// did not take ([`Self::restore`]); nothing taken need not be given back.
     pub(crate) fn take(&self, waker: &Waker) -> (VecDeque<Frame>, Option<Ending>) {
         let mut state = self.state.lock();
         match &mut state.waker {
             Some(known) if known.will_wake(waker) => {}
             other => *other = Some(waker.clone()),
         }
-        (std::mem::take(&mut state.queue), state.ending)
+        let queue = if state.queue.is_empty() { VecDeque::new() } else { std::mem::take(&mut state.queue) };
+        (queue, state.ending)
     }
 
     /// Gives back a taken queue, after the kernel took `frames` whole frames

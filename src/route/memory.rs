@@ -12,6 +12,7 @@ use crate::types::{DeviceId, GatewayRef, UserId, unix_micros};
 
 #[derive(Debug, Clone)]
 struct Entry {
+    device: DeviceId,
     seat: Seat,
     bound: u64,
     expires: Instant,
@@ -21,7 +22,8 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct MemoryTable {
     ttl: Duration,
-    users: Mutex<HashMap<UserId, HashMap<DeviceId, Entry>>>,
+    /// A list each: most have one device.
+    users: Mutex<HashMap<UserId, Vec<Entry>>>,
     /// Whoever has a view of it.
     gateways: Mutex<Vec<GatewayRef>>,
 }
@@ -59,7 +61,8 @@ impl MemoryRoutes {
         let mut outcomes = Vec::with_capacity(bindings.len());
         for binding in bindings {
             let devices = users.entry(binding.user).or_default();
-            let held = devices.get(&binding.device).filter(|entry| entry.expires > now);
+            let at = devices.iter().position(|entry| entry.device == binding.device);
+            let held = at.and_then(|at| devices.get(at)).filter(|entry| entry.expires > now);
             let seat = self.seat(binding);
             let now_us = u64::try_from(unix_micros()).unwrap_or(0);
             let mut bound =
@@ -79,7 +82,16 @@ impl MemoryRoutes {
                 }
                 None => {}
             }
-            devices.insert(binding.device.clone(), Entry { seat, bound, expires: now + self.table.ttl });
+            if let Some(at) = at {
+                devices.swap_remove(at);
+            }
+            devices.reserve_exact(1);
+            devices.push(Entry {
+                device: binding.device.clone(),
+                seat,
+                bound,
+                expires: now + self.table.ttl,
+            });
             outcomes.push(Bound::Held { bound, replaced });
         }
         outcomes
@@ -89,16 +101,17 @@ impl MemoryRoutes {
         let mut users = self.table.users.lock();
         let mut remove = |binding: &Binding| {
             let Some(devices) = users.get_mut(&binding.user) else { return false };
-            let ours = devices.get(&binding.device).is_some_and(|entry| {
-                entry.seat == self.seat(binding) && (binding.bound == 0 || entry.bound == binding.bound)
-            });
-            if ours {
-                devices.remove(&binding.device);
-                if devices.is_empty() {
-                    users.remove(&binding.user);
-                }
+            let ours = |entry: &Entry| {
+                entry.device == binding.device
+                    && entry.seat == self.seat(binding)
+                    && (binding.bound == 0 || entry.bound == binding.bound)
+            };
+            let Some(at) = devices.iter().position(ours) else { return false };
+            devices.swap_remove(at);
+            if devices.is_empty() {
+                users.remove(&binding.user);
             }
-            ours
+            true
         };
         bindings.iter().map(&mut remove).collect()
     }
@@ -107,14 +120,13 @@ impl MemoryRoutes {
         let now = Instant::now();
         let users = self.table.users.lock();
         let route = |user: &UserId| {
-            let live = |(device, entry): (&DeviceId, &Entry)| {
-                (entry.expires > now).then(|| DeviceRoute {
-                    device: device.clone(),
-                    seat: entry.seat.clone(),
-                    bound: entry.bound,
-                })
+            let live = users.get(user).into_iter().flatten().filter(|entry| entry.expires > now);
+            let device = |entry: &Entry| DeviceRoute {
+                device: entry.device.clone(),
+                seat: entry.seat.clone(),
+                bound: entry.bound,
             };
-            let mut devices: Vec<_> = users.get(user).into_iter().flatten().filter_map(live).collect();
+            let mut devices: Vec<_> = live.map(device).collect();
             devices.sort_by_key(|device| std::cmp::Reverse(device.bound));
             Route { devices }
         };

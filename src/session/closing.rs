@@ -9,7 +9,8 @@ use crate::types::CloseReason;
 use crate::wire::pb::{Kick, KickReason};
 use crate::wire::{Payload, close_frame, encode, reply};
 
-/// What is left to say before the end.
+/// What is left to say before the end. Boxed wherever it is kept: most
+/// connections have none.
 #[derive(Debug, Clone)]
 pub(super) struct Closing {
     /// Why.
@@ -23,19 +24,19 @@ pub(super) struct Closing {
 
 impl Closing {
     /// For this reason, saying this; a reason without a close code is silent.
-    pub(super) fn new(reason: CloseReason, text: &str) -> Self {
+    pub(super) fn new(reason: CloseReason, text: &str) -> Box<Self> {
         let close = reason.row().code.map(|code| (code, text.to_owned()));
-        Self { reason, close, kick: None, said: false }
+        Box::new(Self { reason, close, kick: None, said: false })
     }
 
     /// The answer to a peer's Close: its code, or 1000, which says the same.
-    pub(super) fn echo(code: Option<u16>) -> Self {
+    pub(super) fn echo(code: Option<u16>) -> Box<Self> {
         let close = Some((code.unwrap_or(1000), String::new()));
-        Self { reason: CloseReason::PeerClosed, close, kick: None, said: false }
+        Box::new(Self { reason: CloseReason::PeerClosed, close, kick: None, said: false })
     }
 
     /// What somebody else here wants.
-    pub(super) fn asked(ending: Ending) -> Self {
+    pub(super) fn asked(ending: Ending) -> Box<Self> {
         let kick = match ending.reason {
             CloseReason::Replaced => Some(KickReason::Replaced),
             CloseReason::Kicked => Some(KickReason::Admin),
@@ -48,7 +49,9 @@ impl Closing {
             may_reconnect: ending.may_reconnect,
             retry_after_ms: 0,
         });
-        Self { kick, ..Self::new(ending.reason, ending.reason.row().text) }
+        let mut closing = Self::new(ending.reason, ending.reason.row().text);
+        closing.kick = kick;
+        closing
     }
 
     /// Puts the last frames behind `queue`; a slow consumer's backlog goes,

@@ -45,7 +45,7 @@ pub(crate) struct Connection {
     /// Bytes of the outbox's first frame that left already.
     offset: usize,
     bucket: Bucket,
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
     linger: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -106,6 +106,7 @@ impl Connection {
 
     fn turn(&mut self, cx: &mut TaskContext<'_>) -> Poll<CloseReason> {
         let mut reads = 0;
+        let mut armed = false;
         loop {
             let mut read = Poll::Pending;
             let gated = self.peer.in_flight() >= MAX_IN_FLIGHT;
@@ -115,8 +116,12 @@ impl Connection {
             if let Poll::Ready(ControlFlow::Break(reason)) = read {
                 return Poll::Ready(reason);
             }
-            if let Poll::Ready(reason) = self.poll_write(cx) {
-                return Poll::Ready(reason);
+            // Whatever is queued from then on wakes this task again.
+            if !armed || read.is_ready() {
+                if let Poll::Ready(reason) = self.poll_write(cx) {
+                    return Poll::Ready(reason);
+                }
+                armed = true;
             }
             if gated && self.peer.in_flight() < MAX_IN_FLIGHT {
                 // The answers came before the outbox knew whom to wake.
@@ -150,6 +155,7 @@ impl Connection {
                 return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone));
             }
             let Self { inbound, context, peer, bucket, closing, .. } = self;
+            peer.outbox.disarm();
             receive(inbound, context, peer, bucket, closing, bytes);
             Poll::Ready(ControlFlow::Continue(()))
         })
@@ -166,7 +172,6 @@ impl Connection {
             closing.say(&mut queue, self.offset);
         }
         if queue.is_empty() {
-            self.peer.outbox.restore(queue, 0, 0, false);
             return self.closing.as_ref().map_or(Poll::Pending, |closing| Poll::Ready(closing.reason));
         }
         let mut written = Written::default();
@@ -233,7 +238,7 @@ fn receive(
     context: &Arc<Context>,
     peer: &Arc<Peer>,
     bucket: &mut Bucket,
-    closing: &mut Option<Closing>,
+    closing: &mut Option<Box<Closing>>,
     bytes: &mut [u8],
 ) {
     metrics().bytes_in.increment(u64::try_from(bytes.len()).unwrap_or(0));
@@ -264,5 +269,19 @@ fn log(peer: &Peer, reason: CloseReason) {
         tracing::Level::WARN => at!(tracing::Level::WARN),
         tracing::Level::INFO => at!(tracing::Level::INFO),
         _ => at!(tracing::Level::DEBUG),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What every idle connection costs, beside its socket in tokio and its
+    /// entries in hub and wheel (`benches/README.md`). A task is allocated in
+    /// steps of 128 bytes, of which 96 are tokio's own.
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() <= 160, "{}", size_of::<Connection>());
+        assert!(size_of::<Peer>() <= 240, "{}", size_of::<Peer>());
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Receiver<'a> {
     pub(super) bucket: &'a mut Bucket,
     pub(super) now_ms: u64,
     /// Set once the connection is to end.
-    pub(super) closing: Option<Closing>,
+    pub(super) closing: Option<Box<Closing>>,
     /// Whether a whole message came.
     pub(super) whole: bool,
 }
@@ -78,7 +78,7 @@ impl<'a> Receiver<'a> {
         self.close(Closing::new(CloseReason::RateLimited, CloseReason::RateLimited.row().text))
     }
 
-    fn close(&mut self, closing: Closing) -> ControlFlow<()> {
+    fn close(&mut self, closing: Box<Closing>) -> ControlFlow<()> {
         self.closing = Some(closing);
         ControlFlow::Break(())
     }
