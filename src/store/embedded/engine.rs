@@ -15,6 +15,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 use parking_lot::Mutex;
 use prost::Message;
 
+use super::journal;
 use super::rows::{self, Identity, Space};
 
 /// The layout of the rows that this program writes.
@@ -42,6 +43,9 @@ pub(crate) enum EngineError {
     /// It failed.
     #[error(transparent)]
     Failed(#[from] fjall::Error),
+    /// The files cannot be worked on.
+    #[error(transparent)]
+    Files(#[from] std::io::Error),
     /// A newer program wrote it.
     #[error("written by a newer version (layout {0}, this program reads up to {VERSION})")]
     Newer(u32),
@@ -93,6 +97,7 @@ impl Engine {
     /// Opens what is in `dir`, or makes it. With `new_lineage` it is another
     /// history from here on.
     pub(super) fn open(dir: &Path, new_lineage: bool) -> Result<Self, EngineError> {
+        journal::secure(dir)?;
         let database = Database::builder(dir)
             .manual_journal_persist(true)
             .worker_threads(2)
@@ -102,6 +107,7 @@ impl Engine {
             .map_err(|error| match error {
                 fjall::Error::Locked => EngineError::Locked,
                 fjall::Error::InvalidVersion(_) => EngineError::Foreign,
+                fjall::Error::Io(error) => EngineError::Files(error),
                 error => EngineError::Failed(error),
             })?;
         let state = database.keyspace("state", || options(MEMTABLE))?;

@@ -15,13 +15,16 @@
 //! - Who is interested in a group lives in memory: it is this process.
 //! - The conversation's epoch rises with its next message when the store's own
 //!   history is another one, as it is after a backup was brought back.
-//! - A disk that fails, or is full, costs RETRY_LATER while it lasts.
+//! - A disk that fails, or is full, costs RETRY_LATER while it lasts. What was
+//!   being written then is written again before anything is answered from it
+//!   (`journal`).
 
 mod append;
 mod committer;
 mod engine;
 mod groups;
 mod heads;
+mod journal;
 mod members;
 mod read;
 mod rows;
@@ -87,7 +90,7 @@ impl EmbeddedStore {
                 committer.run();
                 drop(alive);
             })
-            .map_err(|error| failed(EngineError::Failed(error.into())))?;
+            .map_err(|error| failed(EngineError::Files(error)))?;
         Ok((Self { shared, orders }, ended))
     }
 
