@@ -55,6 +55,21 @@ pub(crate) enum EngineError {
     /// Another process has it open.
     #[error("another process has it open")]
     Locked,
+    /// A journal lost something that was synced.
+    #[error(
+        "{} is damaged at byte {at}, and {behind} or more whole commits behind it were confirmed: bring back a \
+         backup of the data directory; or give up what is behind it, in this file and in the .jnl files with a \
+         larger number (remove those, and: truncate -s {at} {}); in both cases start once with --restored",
+        journal.display(), journal.display()
+    )]
+    Torn {
+        /// Its file.
+        journal: PathBuf,
+        /// Where, in bytes.
+        at: u64,
+        /// At least.
+        behind: usize,
+    },
     /// What is in it makes no sense.
     #[error("damaged: {0}")]
     Damaged(String),
@@ -119,8 +134,15 @@ impl Engine {
         }
         let is_new = stored.is_none();
         let mut identity = stored.unwrap_or(Identity { version: VERSION, lineage: 0, next_number: 1 });
+        let messages = database.keyspace("messages", || options(MEMTABLE))?;
         if is_new || new_lineage {
             identity.lineage = fastrand::u64(1..);
+            // What was brought back may be older here than there.
+            if let Some(row) = messages.iter().next_back()
+                && let Some(number) = rows::number(&row.key()?)
+            {
+                identity.next_number = identity.next_number.max(number.saturating_add(1));
+            }
             state.insert(rows::identity(), identity.encode_to_vec())?;
             database.persist(PersistMode::SyncAll)?;
         }
@@ -128,7 +150,7 @@ impl Engine {
         let engine = Self {
             lineage: identity.lineage,
             next_number: AtomicU64::new(identity.next_number),
-            messages: database.keyspace("messages", || options(MEMTABLE))?,
+            messages,
             padding: database.keyspace("padding", || options(u64::MAX))?,
             state,
             ids,
@@ -298,7 +320,9 @@ impl Engine {
             batch.insert(&self.padding, "padding", padding.clone());
             batch.commit()?;
         }
-        self.padding.remove("padding")?;
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        batch.remove(&self.padding, "padding");
+        batch.commit()?;
         let ids: Vec<_> = self.ids.lock().values().cloned().collect();
         let spaces = [&self.messages, &self.state, &self.padding];
         for space in spaces.into_iter().chain(&ids) {

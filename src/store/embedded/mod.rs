@@ -16,8 +16,9 @@
 //! - The conversation's epoch rises with its next message when the store's own
 //!   history is another one, as it is after a backup was brought back.
 //! - A disk that fails, or is full, costs RETRY_LATER while it lasts. What was
-//!   being written then is written again before anything is answered from it
-//!   (`journal`).
+//!   being written then is written again before anything is answered from it.
+//! - After a kill or a power cut it opens, without what was being written; over
+//!   damage to what was synced it does not, and says what to do (`journal`).
 
 mod append;
 mod committer;

@@ -181,6 +181,12 @@ pub(super) fn cursor(number: u64, user: Option<UserId>) -> Vec<u8> {
     of_user(CURSOR, number, user)
 }
 
+/// Whether it is the key of a [`CursorRow`], of all spaces: no other begins so
+/// and is as long.
+pub(super) fn is_cursor(key: &[u8]) -> bool {
+    key.len() == 17 && key.first() == Some(&CURSOR)
+}
+
 /// The key of an entry of the blacklist, which has no value.
 pub(super) fn blocked(number: u64, user: Option<UserId>) -> Vec<u8> {
     of_user(BLOCKED, number, user)
@@ -210,6 +216,11 @@ pub(super) fn all_doomed() -> Vec<u8> {
 /// The key of a message.
 pub(super) fn message(number: u64, seq: i64) -> Vec<u8> {
     [number.to_be_bytes(), seq.to_be_bytes()].concat()
+}
+
+/// The conversation's number a message's key begins with.
+pub(super) fn number(key: &[u8]) -> Option<u64> {
+    key.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// The key of an [`Original`].

@@ -1,5 +1,7 @@
 //! What is particular to files: they are closed, opened, kept and outlived.
 
+mod power;
+
 use super::rows::{self, Identity, Space};
 use super::*;
 use crate::store::{History, Keep, MemberChange, Retention, Role, Span};

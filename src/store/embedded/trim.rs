@@ -162,7 +162,7 @@ impl EmbeddedStore {
         let Found { cuts, looked_at, cursor } = found;
         let messages = match cuts.is_empty() {
             true => 0,
-            false => self.write(Durability::Lazy, true, move |staged| cut(staged, &cuts)).await?,
+            false => self.write(Durability::Synced, true, move |staged| cut(staged, &cuts)).await?,
         };
         Ok(Trimmed { messages, conversations: looked_at, cursor })
     }
@@ -179,7 +179,7 @@ impl EmbeddedStore {
         if keys.is_empty() && done.is_empty() {
             return Ok(());
         }
-        self.write(Durability::Lazy, false, move |staged| {
+        self.write(Durability::Synced, false, move |staged| {
             keys.into_iter().for_each(|key| staged.remove(Space::Messages, key));
             done.into_iter().for_each(|number| staged.remove(Space::State, rows::doomed(number)));
             Ok(())

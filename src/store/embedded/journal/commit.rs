@@ -5,6 +5,8 @@ use std::io::{self, Read};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::store::embedded::rows;
+
 const START: u8 = 1;
 const ROW: u8 = 2;
 const END: u8 = 3;
@@ -35,21 +37,29 @@ impl From<io::Error> for Broken {
 pub(super) struct Commit {
     /// Its length.
     pub(super) bytes: u64,
+    /// Grows from one to the next.
+    pub(super) number: u64,
+    /// Whether nothing was written behind it before it was synced: it is more
+    /// than positions.
+    pub(super) is_synced: bool,
 }
 
 impl Commit {
     /// Reads one that is at most `room` bytes long.
     pub(super) fn read(reader: &mut impl Read, room: u64) -> Result<Self, Broken> {
         let mut reading = Reading { reader, room, bytes: 0, hash: Xxh3::new(), row: Vec::new() };
-        let [start] = reading.take()?;
+        if reading.take()? != [START] {
+            return Err(Broken::Torn);
+        }
         let count = u32::from_le_bytes(reading.take()?);
-        let _number: [u8; 8] = reading.take()?;
-        if start != START || count == 0 {
+        let number = u64::from_le_bytes(reading.take()?);
+        if count == 0 {
             return Err(Broken::Torn);
         }
         reading.hash.reset();
+        let mut is_synced = false;
         for _ in 0..count {
-            reading.row()?;
+            is_synced |= !rows::is_cursor(reading.row()?);
         }
         let sum = reading.hash.digest();
         let [end] = reading.take()?;
@@ -58,7 +68,7 @@ impl Commit {
         if (end, mark, expected) != (END, MARK, sum) {
             return Err(Broken::Torn);
         }
-        Ok(Self { bytes: reading.bytes })
+        Ok(Self { bytes: reading.bytes, number, is_synced })
     }
 }
 
@@ -87,12 +97,13 @@ impl<R: Read> Reading<'_, R> {
         Ok(bytes)
     }
 
-    fn row(&mut self) -> Result<(), Broken> {
+    /// Reads a row; returns its key.
+    fn row(&mut self) -> Result<&[u8], Broken> {
         match self.take()? {
             [ROW] => {}
             [CLEAR] => {
                 let _space: [u8; 8] = self.take()?;
-                return Ok(());
+                return Ok(&[]);
             }
             _ => return Err(Broken::Torn),
         }
@@ -106,6 +117,6 @@ impl<R: Read> Reading<'_, R> {
         self.row.resize(length, 0);
         self.reader.read_exact(&mut self.row)?;
         self.hash.update(&self.row);
-        Ok(())
+        Ok(self.row.get(..key).unwrap_or_default())
     }
 }
