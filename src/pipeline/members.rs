@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::membership::event_frame;
+use super::membership::{event_frame, found_out_frame};
 use super::{Pipeline, Ports};
 use crate::hub::{Peer, Room, Turn};
 use crate::message::message_id;
@@ -20,7 +20,7 @@ use crate::store::{Joined, StoreError};
 use crate::task::spawn_core;
 use crate::telemetry::{HintCause, metrics};
 use crate::types::{ConversationId, UserId, monotonic_ms};
-use crate::wire::pb::Membership;
+use crate::wire::pb::{ConversationChange, Membership};
 
 /// Most groups of one user that are followed.
 pub(super) const MAX_INDEX: usize = 10_000;
@@ -133,29 +133,41 @@ impl Ports {
         Ok(())
     }
 
-    /// Reads a room's members again; whoever is none any more is out.
+    /// Reads a room's members again; whoever is none any more is out, and told:
+    /// nobody has told him.
     pub(super) async fn reload(&self, conversation: &ConversationId) -> Result<(), StoreError> {
         let Some(room) = self.hub.rooms.get(conversation) else { return Ok(()) };
-        let (users, turns): (Vec<UserId>, Vec<Turn>) = room.turns().into_iter().unzip();
-        let out = match self.store.roster(conversation, &users).await? {
+        let turns = room.turns();
+        let users: Vec<UserId> = turns.iter().map(|(user, _)| *user).collect();
+        let (out, change) = match self.store.roster(conversation, &users).await? {
             Some(roster) => {
                 let since = roster.members.iter().map(|member| member.map(|member| member.since_seq));
-                let entries = users.into_iter().zip(turns).zip(since);
+                let entries = turns.into_iter().zip(since);
                 let entries: Vec<_> = entries.map(|((user, turn), since)| (user, turn, since)).collect();
-                room.reload(roster.audience.mver, &entries)
+                let out = room.reload(roster.audience.mver, &entries);
+                out.iter().for_each(|user| self.forget_conversation(*user, conversation));
+                (out, ConversationChange::Removed)
             }
             // Whoever has come meanwhile is in another group of this name.
-            None => {
-                room.forget_tail();
-                let left = users.into_iter().zip(turns).filter(|(user, turn)| room.leave_at(*user, *turn));
-                // What they have of this one is told to be another's then.
-                left.flat_map(|(user, _)| self.hub.peers(user))
-                    .for_each(|peer| peer.outbox.suspend(conversation));
-                return Ok(());
-            }
+            None => (self.vacate(&room, turns), ConversationChange::Deleted),
         };
-        out.into_iter().for_each(|user| self.forget_conversation(user, conversation));
+        for user in out {
+            self.hub.deliver(user, &found_out_frame(conversation, change, user), None);
+        }
         Ok(())
+    }
+
+    /// The group of a room is gone: whoever was taken in by then is out.
+    /// Returns who.
+    fn vacate(&self, room: &Room, turns: Vec<(UserId, Turn)>) -> Vec<UserId> {
+        room.forget_tail();
+        let left = turns.into_iter().filter(|(user, turn)| room.leave_at(*user, *turn));
+        let left: Vec<UserId> = left.map(|(user, _)| user).collect();
+        for peer in left.iter().flat_map(|user| self.hub.peers(*user)) {
+            // What it has of this one is told to be another's then.
+            peer.outbox.suspend(&room.conversation);
+        }
+        left
     }
 
     fn forget_conversation(&self, user: UserId, conversation: &ConversationId) {
@@ -178,14 +190,8 @@ impl Ports {
         told.sort_unstable();
         told.dedup();
         if membership.user_ids.is_empty() {
-            // The group is gone; there may be another of its name by now.
-            let turns = room.iter().flat_map(|room| room.turns());
-            let left = turns.filter(|(user, turn)| room.iter().any(|room| room.leave_at(*user, *turn)));
-            let left: Vec<UserId> = left.map(|(user, _)| user).collect();
-            for peer in left.iter().flat_map(|user| self.hub.peers(*user)) {
-                peer.outbox.suspend(&conversation);
-            }
-            room.iter().for_each(|room| room.forget_tail());
+            let left = room.as_ref().map(|room| self.vacate(room, room.turns())).unwrap_or_default();
+            // There may be another of its name by now.
             self.look_up_members(&conversation, &left).await;
         } else if conversation.is_group()
             && self.look_up_members(&conversation, &affected).await
@@ -332,3 +338,6 @@ async fn insistently<F: Future<Output = Result<(), StoreError>>>(attempt: impl F
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,6 +59,14 @@ pub(super) fn event_frame(membership: &Membership, user: UserId) -> Frame {
     Frame::control(bytes, FrameKind::Other)
 }
 
+/// What a user is told who turns out to be in a group no more, because he was
+/// removed or the group deleted.
+pub(super) fn found_out_frame(group: &ConversationId, change: ConversationChange, user: UserId) -> Frame {
+    let user_id = if change == ConversationChange::Deleted { 0 } else { user.get() };
+    let event = ConversationEvent { user_id, ..event(group, change) };
+    Frame::control(encode(&reply("", Payload::ConversationEvent(event))), FrameKind::Other)
+}
+
 impl Ports {
     /// Makes a group. Each member is told of his own joining only.
     pub(crate) async fn create_group(

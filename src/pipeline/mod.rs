@@ -30,6 +30,8 @@ mod resume;
 mod send;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod testbed;
 
 use std::sync::Arc;
 use std::time::Duration;
