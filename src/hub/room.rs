@@ -44,6 +44,8 @@ struct State {
     mver: u64,
     /// Gateways with a member online, as last heard, and when.
     gateways: (Vec<GatewayRef>, u64),
+    /// Epoch and seq of the newest message that was to be delivered here.
+    latest: (u64, i64),
     /// The second of the last message, and how many came in it.
     pace: (u64, u32),
     tail: Tail,
@@ -53,14 +55,14 @@ struct State {
 }
 
 impl Room {
-    /// Takes a user in, as he was at `mver`.
-    pub(crate) fn enter(&self, user: UserId, since: i64, mver: u64) {
+    /// Takes a user in, as he was at `mver`; returns whether he was out.
+    pub(crate) fn enter(&self, user: UserId, since: i64, mver: u64) -> bool {
         let mut state = self.state.lock();
         // What is known of the others may be older, and so may this.
         state.mver = if state.members.is_empty() { mver } else { state.mver.min(mver) };
         state.turns += 1;
         let turn = state.turns;
-        state.members.insert(user, Entry { since, mver, turn });
+        state.members.insert(user, Entry { since, mver, turn }).is_none()
     }
 
     /// The change `mver`, about these users, is applied; it is not where there
@@ -176,6 +178,18 @@ impl Room {
         let state = self.state.lock();
         let (gateways, at) = &state.gateways;
         (*at > 0 && now_ms.saturating_sub(*at) <= age_ms).then(|| gateways.clone())
+    }
+
+    /// A message is about to be delivered to whoever is in by then.
+    pub(crate) fn hear(&self, mark: &Mark) {
+        let mut state = self.state.lock();
+        state.latest = state.latest.max((mark.epoch, mark.seq));
+    }
+
+    /// Epoch and seq of the newest message heard of.
+    #[must_use]
+    pub(crate) fn latest(&self) -> (u64, i64) {
+        self.state.lock().latest
     }
 
     /// Counts a message; returns how many there were in this second.

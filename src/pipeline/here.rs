@@ -68,6 +68,8 @@ impl Ports {
         mver: u64,
     ) -> u64 {
         let Some(mark) = &frame.mark else { return 0 };
+        // Before it is seen who is in: whoever comes later asks for it.
+        room.hear(mark);
         if mver > room.mver() {
             let held = Held { frame: frame.clone(), except: except.cloned(), mver };
             self.hub.gaps.note(&mark.conversation, monotonic_ms(), Some(held));

@@ -91,10 +91,13 @@ impl Ports {
             return Ok(Vec::new());
         }
         let _shared = self.interest.read().await;
+        // There before the tops are read, so that they hear what comes then.
+        let now_ms = monotonic_ms();
+        let rooms: Vec<_> = wanted.iter().map(|(group, _)| self.hub.rooms.open(group, now_ms)).collect();
         let joined = self.store.join(&self.own, wanted).await?;
-        for ((group, user), joined) in wanted.iter().zip(&joined) {
+        for ((room, (_, user)), joined) in rooms.iter().zip(wanted).zip(&joined) {
             if let Some(joined) = joined {
-                self.begin(group, *user, joined);
+                self.begin(room, *user, joined);
             }
         }
         Ok(joined)
@@ -236,16 +239,15 @@ impl Ports {
     }
 
     /// A user's connections go on where he joined.
-    fn begin(&self, conversation: &ConversationId, user: UserId, joined: &Joined) {
-        let top = &joined.top;
+    fn begin(&self, room: &Room, user: UserId, joined: &Joined) {
+        let (conversation, top) = (&room.conversation, &joined.top);
         let since = joined.member.since_seq;
         let missed = since < top.seq;
         let (seq, id) = if missed { (since, 0) } else { (top.seq, message_id(&top.server_msg_id)) };
         // Before anything is delivered to him, so that what was not shows.
         let is_new = |peer: &Arc<Peer>| peer.outbox.enter(conversation, top.epoch, seq, id);
         let new: Vec<Arc<Peer>> = self.hub.peers(user).into_iter().filter(is_new).collect();
-        let room = self.hub.rooms.open(conversation, monotonic_ms());
-        room.enter(user, since, joined.mver);
+        let was_out = room.enter(user, since, joined.mver);
         for peer in new.iter().filter(|_| missed) {
             if since == 0 {
                 // The whole history may be long: the client comes for it.
@@ -254,8 +256,25 @@ impl Ports {
                 self.hub.gaps.note(conversation, monotonic_ms(), None);
             }
         }
+        let latest = room.latest();
+        if was_out && latest > (top.epoch, top.seq) && latest.1 > since {
+            self.make_up(conversation, user, latest);
+        }
         // He may have left meanwhile, when nobody knew that he was in.
         room.leave_unless(user, || self.hub.has(user));
+    }
+
+    /// What came between the read of the top and a user's taking in was
+    /// delivered to the others only.
+    fn make_up(&self, conversation: &ConversationId, user: UserId, latest: (u64, i64)) {
+        for peer in self.hub.peers(user) {
+            match peer.outbox.place(conversation) {
+                Some(place) if (place.epoch, place.seq) >= latest => {}
+                Some(_) => self.hub.gaps.note(conversation, monotonic_ms(), None),
+                // It pulls; or it is not open yet, and may be told more.
+                None => peer.hint(conversation, latest.0, latest.1, 0, HintCause::Gap),
+            }
+        }
     }
 
     /// Reads where these groups end, and makes up for what was stored before

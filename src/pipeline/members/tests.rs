@@ -1,8 +1,13 @@
 //! Who is in a room, and what those hear who are not any more.
 
+use super::super::Outgoing;
 use super::super::testbed::{Testbed, received, team, user};
 use super::*;
-use crate::wire::Payload;
+use crate::hub::{Class, Start};
+use crate::message::{Mark, Place};
+use crate::telemetry::FrameKind;
+use crate::wire::pb::Push;
+use crate::wire::{Payload, reply};
 
 /// The changes of the team that a connection was told of, and about whom.
 fn told(peer: &Peer) -> Vec<(ConversationChange, i64)> {
@@ -31,4 +36,46 @@ async fn whoever_turns_out_to_be_out_is_told() {
         ports.reload(&team()).await.unwrap();
         assert_eq!((told(&one), told(&two)), (heard, vec![]));
     }
+}
+
+/// A message of user 1 is stored, and delivered.
+async fn say(bed: &Testbed, ports: &Ports, id: i64) -> Push {
+    let push = bed.append(&team(), id).await;
+    let audience = bed.model.roster(&team(), &[]).map(|roster| Arc::new(roster.audience));
+    let mark = Mark::of(&push).map(Arc::new);
+    let envelope = reply("", Payload::Push(push.clone()));
+    let (class, kind) = (Class::Push, FrameKind::Push);
+    ports.deliver(&[Outgoing { users: Vec::new(), except: None, envelope, class, kind, mark, audience }]).await;
+    push
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_somebody_is_taken_in_is_made_up_for() {
+    fastrand::seed(1);
+    let bed = Testbed::new();
+    let gateway = bed.gateway("gw");
+    let ports = &gateway.ports;
+    bed.make_team(&[1, 2]);
+    say(&bed, ports, 1).await;
+    let two = bed.arrive(&gateway, 2).await;
+    bed.weather.lock().delay_ms = 1_000;
+    let joining = tokio::spawn({
+        let ports = Arc::clone(ports);
+        async move { ports.join_rooms(user(2), vec![team()]).await }
+    });
+    while bed.model.roster(&team(), &[]).unwrap().audience.gateways.is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(!joining.is_finished());
+    // The tops are read, and not here yet.
+    say(&bed, ports, 2).await;
+    let joined = joining.await.unwrap().unwrap();
+    let behind = |(group, joined): &(ConversationId, Joined)| {
+        Place::new(group, joined.top.epoch, joined.top.seq, message_id(&joined.top.server_msg_id))
+    };
+    let places: Vec<Place> = joined.iter().map(behind).collect();
+    assert_eq!(places.iter().map(|place| place.seq).collect::<Vec<_>>(), [1]);
+    ports.open(&two, Vec::new(), Start { places, ..Start::default() });
+    let hinted = |payload| if let Payload::Hint(hint) = payload { Some(hint.top_seq) } else { None };
+    assert_eq!(received(&two).into_iter().filter_map(hinted).collect::<Vec<_>>(), [2]);
 }
