@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Ports;
 use crate::hub::{Frame, Held, Offered, PATIENCE_MS, Peer, Room, Start};
+use crate::message::Place;
 use crate::telemetry::HintCause;
 use crate::types::{ConversationId, UserId, monotonic_ms};
 
@@ -110,10 +111,13 @@ impl Ports {
         room.keep(mark, &frame.bytes, now_ms);
         let spread = u32::try_from(self.groups.pull_spread.as_millis()).unwrap_or(u32::MAX);
         let mut told = 0;
-        for (user, since) in members {
+        // Who was quick has come for it already.
+        let has = |place: Place| (place.epoch, place.seq) >= (mark.epoch, mark.seq);
+        for (user, _) in members.iter().filter(|(_, since)| *since < mark.seq) {
             for peer in self.hub.peers(*user) {
                 let own = except.is_some_and(|other| Arc::ptr_eq(other, &peer));
-                if *since < mark.seq && !(own && peer.offer(frame, true) == Offered::Taken) {
+                let known = peer.outbox.place(&mark.conversation).is_some_and(has);
+                if !known && !(own && peer.offer(frame, true) == Offered::Taken) {
                     let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };
                     peer.hint(&mark.conversation, mark.epoch, mark.seq, delay, HintCause::Hot);
                     if own {
@@ -233,3 +237,6 @@ impl Early {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests;

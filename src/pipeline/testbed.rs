@@ -7,16 +7,18 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
-use super::{Backends, Inbox, Ports, Tuning};
+use super::{Backends, Inbox, Outgoing, Ports, Tuning};
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver};
 use crate::config::Groups;
-use crate::hub::{Hub, OutboxLimits, Peer, PeerIdentity, Start};
+use crate::hub::{Class, Hub, OutboxLimits, Peer, PeerIdentity, Start};
+use crate::message::Mark;
 use crate::route::{Binding, MemoryRoutes, MemoryTable, ROUTE_TTL, Routes};
 use crate::store::flaky::Weather;
-use crate::store::{Append, FlakyStore, History, MemoryStore, Role, Store};
+use crate::store::{Append, Audience, FlakyStore, History, MemoryStore, Role, Store};
+use crate::telemetry::FrameKind;
 use crate::types::{ConnId, ConversationId, DeviceId, Epoch, GatewayId, GatewayRef, UserId, unix_ms};
 use crate::wire::pb::{BusItem, Push};
-use crate::wire::{Payload, decode_message};
+use crate::wire::{Payload, decode_message, reply};
 
 pub(super) fn user(id: i64) -> UserId {
     UserId::new(id).unwrap()
@@ -125,10 +127,43 @@ impl Testbed {
 }
 
 impl Gateway {
+    /// User 1 says something in the team over the API here, and it is delivered.
+    pub(super) async fn say(&self, bed: &Testbed, id: i64) -> Push {
+        let push = bed.append(&team(), id).await;
+        self.deliver(bed, &push).await;
+        push
+    }
+
+    /// Delivers what was appended to the team.
+    pub(super) async fn deliver(&self, bed: &Testbed, push: &Push) {
+        let audience = bed.model.roster(&team(), &[]).map(|roster| Arc::new(roster.audience));
+        self.ports.deliver(&[outgoing(push, Vec::new(), audience)]).await;
+    }
+
     /// Takes one item off the bus.
     pub(super) fn receive(&self, item: crate::wire::pb::bus_item::Item) {
         self.inbox.receive(&self.ports.own.id, BusItem { item: Some(item) });
     }
+}
+
+/// A stored message on its way.
+pub(super) fn outgoing(push: &Push, users: Vec<UserId>, audience: Option<Arc<Audience>>) -> Outgoing {
+    let mark = Mark::of(push).map(Arc::new);
+    let envelope = reply("", Payload::Push(push.clone()));
+    let (class, kind) = (Class::Push, FrameKind::Push);
+    Outgoing { users, except: None, envelope, class, kind, mark, audience }
+}
+
+/// What a connection was told to pull since the last look: the tops.
+pub(super) fn hinted(peer: &Peer) -> Vec<i64> {
+    let top = |payload| if let Payload::Hint(hint) = payload { Some(hint.top_seq) } else { None };
+    received(peer).into_iter().filter_map(top).collect()
+}
+
+/// The seqs that were pushed to a connection since the last look.
+pub(super) fn pushed(peer: &Peer) -> Vec<i64> {
+    let seq = |payload| if let Payload::Push(push) = payload { Some(push.seq) } else { None };
+    received(peer).into_iter().filter_map(seq).collect()
 }
 
 /// What a connection was sent since the last look.

@@ -1,13 +1,10 @@
 //! Who is in a room, and what those hear who are not any more.
 
-use super::super::Outgoing;
-use super::super::testbed::{Testbed, received, team, user};
+use super::super::testbed::{Testbed, hinted, received, team, user};
 use super::*;
-use crate::hub::{Class, Start};
-use crate::message::{Mark, Place};
-use crate::telemetry::FrameKind;
-use crate::wire::pb::Push;
-use crate::wire::{Payload, reply};
+use crate::hub::Start;
+use crate::message::Place;
+use crate::wire::Payload;
 
 /// The changes of the team that a connection was told of, and about whom.
 fn told(peer: &Peer) -> Vec<(ConversationChange, i64)> {
@@ -38,17 +35,6 @@ async fn whoever_turns_out_to_be_out_is_told() {
     }
 }
 
-/// A message of user 1 is stored, and delivered.
-async fn say(bed: &Testbed, ports: &Ports, id: i64) -> Push {
-    let push = bed.append(&team(), id).await;
-    let audience = bed.model.roster(&team(), &[]).map(|roster| Arc::new(roster.audience));
-    let mark = Mark::of(&push).map(Arc::new);
-    let envelope = reply("", Payload::Push(push.clone()));
-    let (class, kind) = (Class::Push, FrameKind::Push);
-    ports.deliver(&[Outgoing { users: Vec::new(), except: None, envelope, class, kind, mark, audience }]).await;
-    push
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_comes_while_somebody_is_taken_in_is_made_up_for() {
     fastrand::seed(1);
@@ -56,7 +42,7 @@ async fn what_comes_while_somebody_is_taken_in_is_made_up_for() {
     let gateway = bed.gateway("gw");
     let ports = &gateway.ports;
     bed.make_team(&[1, 2]);
-    say(&bed, ports, 1).await;
+    gateway.say(&bed, 1).await;
     let two = bed.arrive(&gateway, 2).await;
     bed.weather.lock().delay_ms = 1_000;
     let joining = tokio::spawn({
@@ -68,7 +54,7 @@ async fn what_comes_while_somebody_is_taken_in_is_made_up_for() {
     }
     assert!(!joining.is_finished());
     // The tops are read, and not here yet.
-    say(&bed, ports, 2).await;
+    gateway.say(&bed, 2).await;
     let joined = joining.await.unwrap().unwrap();
     let behind = |(group, joined): &(ConversationId, Joined)| {
         Place::new(group, joined.top.epoch, joined.top.seq, message_id(&joined.top.server_msg_id))
@@ -76,6 +62,5 @@ async fn what_comes_while_somebody_is_taken_in_is_made_up_for() {
     let places: Vec<Place> = joined.iter().map(behind).collect();
     assert_eq!(places.iter().map(|place| place.seq).collect::<Vec<_>>(), [1]);
     ports.open(&two, Vec::new(), Start { places, ..Start::default() });
-    let hinted = |payload| if let Payload::Hint(hint) = payload { Some(hint.top_seq) } else { None };
-    assert_eq!(received(&two).into_iter().filter_map(hinted).collect::<Vec<_>>(), [2]);
+    assert_eq!(hinted(&two), [2]);
 }
