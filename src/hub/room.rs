@@ -93,6 +93,15 @@ impl Room {
         self.state.lock().members.iter().map(|(user, entry)| (*user, entry.since)).collect()
     }
 
+    /// The same, unless that may be older than the state `mver` of the group:
+    /// then somebody may be among them who is out.
+    #[must_use]
+    pub(crate) fn members_at(&self, mver: u64) -> Option<Vec<(UserId, i64)>> {
+        let state = self.state.lock();
+        let known = state.mver >= mver || state.members.is_empty();
+        known.then(|| state.members.iter().map(|(user, entry)| (*user, entry.since)).collect())
+    }
+
     /// How many members are online here.
     #[must_use]
     pub(crate) fn online(&self) -> usize {
@@ -349,6 +358,12 @@ mod tests {
         assert_eq!((room.since(user(2)), room.mver()), (Some(3), 9));
         room.enter(user(3), 0, 8);
         assert_eq!(room.mver(), 8);
+        assert_eq!(room.members_at(8).unwrap().len(), 2);
+        assert_eq!(room.members_at(9), None, "one of them may be out");
+        for user in [user(2), user(3)] {
+            room.leave_unless(user, || false);
+        }
+        assert_eq!(room.members_at(9), Some(vec![]));
     }
 
     #[test]

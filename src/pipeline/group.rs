@@ -67,12 +67,12 @@ impl Ports {
         except: Option<&Arc<Peer>>,
     ) -> usize {
         let Some(room) = self.hub.rooms.get(conversation) else { return 0 };
-        if mver > room.mver() {
+        let Some(members) = room.members_at(mver) else {
             self.hub.gaps.outdated(conversation, mver, monotonic_ms());
             metrics().dropped_room_outdated.increment(1);
             return 0;
-        }
-        room.members().iter().map(|(user, _)| self.hub.deliver(*user, frame, except)).sum()
+        };
+        members.iter().map(|(user, _)| self.hub.deliver(*user, frame, except)).sum()
     }
 
     /// Hands an ephemeral payload to the members who are online, here and

@@ -27,14 +27,16 @@ impl Ports {
         }
     }
 
-    /// Of these, those that may see a message.
-    fn connections_for(&self, frame: &Frame) -> Vec<Arc<Peer>> {
-        let Some(mark) = &frame.mark else { return Vec::new() };
-        let mut peers = self.connections_in(&mark.conversation);
-        if let Some(room) = self.hub.rooms.get(&mark.conversation) {
-            peers.retain(|peer| room.since(peer.identity.user).is_some_and(|since| since < mark.seq));
+    /// Of these, those that may see a message that was stored at `mver`; `None`
+    /// = who that is has to be read first.
+    fn connections_for(&self, frame: &Frame, mver: u64) -> Option<Vec<Arc<Peer>>> {
+        let Some(mark) = &frame.mark else { return Some(Vec::new()) };
+        if !mark.conversation.is_group() {
+            return Some(self.connections_in(&mark.conversation));
         }
-        peers
+        let Some(room) = self.hub.rooms.get(&mark.conversation) else { return Some(Vec::new()) };
+        let members = room.members_at(mver)?.into_iter().filter(|(_, since)| *since < mark.seq);
+        Some(members.flat_map(|(user, _)| self.hub.peers(user)).collect())
     }
 
     /// Begins to hand over: `front` first, and then what comes behind `start`.
@@ -54,7 +56,7 @@ impl Ports {
     ) -> Vec<u64> {
         let mut early = Early::default();
         let taken = users.iter().map(|user| early.offer(&self.hub.peers(*user), frame, except)).collect();
-        self.wait_behind(&early, frame, except);
+        self.wait_behind(&early, frame, except, 0);
         taken
     }
 
@@ -71,14 +73,13 @@ impl Ports {
         let Some(mark) = &frame.mark else { return 0 };
         // Before it is seen who is in: whoever comes later asks for it.
         room.hear(mark);
-        if mver > room.mver() {
-            let held = Held { frame: frame.clone(), except: except.cloned(), mver };
-            self.hub.gaps.note(&mark.conversation, monotonic_ms(), Some(held));
-            return 0;
-        }
         let now_ms = monotonic_ms();
+        let Some(members) = room.members_at(mver) else {
+            let held = Held { frame: frame.clone(), except: except.cloned(), mver };
+            self.hub.gaps.note(&mark.conversation, now_ms, Some(held));
+            return 0;
+        };
         let rate = room.count(now_ms);
-        let members = room.members();
         let hot = rate > self.groups.push_rate || members.len() > self.groups.push_members;
         if hot {
             return self.hint_room(room, &members, frame, except, now_ms);
@@ -93,7 +94,7 @@ impl Ports {
                 None => room.leave_unless(*user, || self.hub.has(*user)),
             }
         }
-        self.wait_behind(&early, frame, except);
+        self.wait_behind(&early, frame, except, mver);
         taken
     }
 
@@ -153,31 +154,35 @@ impl Ports {
     /// early waits anew.
     pub(super) fn offer_late(&self, conversation: &ConversationId, late: Vec<Held>) {
         for late in late {
-            if self.is_newer(conversation, late.mver) {
+            let Some(peers) = self.connections_for(&late.frame, late.mver) else {
                 self.hub.gaps.note(conversation, monotonic_ms(), Some(late));
                 continue;
-            }
+            };
             let mut early = Early::default();
-            early.offer(&self.connections_for(&late.frame), &late.frame, late.except.as_ref());
-            self.wait_behind(&early, &late.frame, late.except.as_ref());
+            early.offer(&peers, &late.frame, late.except.as_ref());
+            self.wait_behind(&early, &late.frame, late.except.as_ref(), late.mver);
         }
     }
 
-    /// Offers messages in order; returns whether none came too early. With a
-    /// top, whoever has a hole still is told to pull.
+    /// Offers messages in order; returns whether all were, and none came too
+    /// early. With a top, whoever has a hole still is told to pull.
     pub(super) fn offer_held(
         &self,
         conversation: &ConversationId,
         held: &[Held],
         top: Option<(u64, i64)>,
     ) -> bool {
-        if held.iter().any(|held| self.is_newer(conversation, held.mver)) {
-            return false;
-        }
         let mut whole = true;
         for held in held {
+            let Some(peers) = self.connections_for(&held.frame, held.mver) else {
+                if top.is_some() {
+                    // It waits no longer: whoever may see it gets it from the log.
+                    self.hub.gaps.note(conversation, monotonic_ms(), None);
+                }
+                return false;
+            };
             let mut early = Early::default();
-            early.offer(&self.connections_for(&held.frame), &held.frame, held.except.as_ref());
+            early.offer(&peers, &held.frame, held.except.as_ref());
             whole &= !early.is_any();
             if let (Some((epoch, top)), Some(mark)) = (top, &held.frame.mark) {
                 for peer in early.peers {
@@ -188,15 +193,11 @@ impl Ports {
         whole
     }
 
-    fn is_newer(&self, conversation: &ConversationId, mver: u64) -> bool {
-        mver > 0 && self.hub.rooms.get(conversation).is_some_and(|room| mver > room.mver())
-    }
-
-    fn wait_behind(&self, early: &Early, frame: &Frame, except: Option<&Arc<Peer>>) {
+    fn wait_behind(&self, early: &Early, frame: &Frame, except: Option<&Arc<Peer>>, mver: u64) {
         let Some(mark) = &frame.mark else { return };
         if early.is_any() {
             let patience = if early.other_history { 0 } else { PATIENCE_MS };
-            let held = Held { frame: frame.clone(), except: except.cloned(), mver: 0 };
+            let held = Held { frame: frame.clone(), except: except.cloned(), mver };
             self.hub.gaps.note(&mark.conversation, monotonic_ms() + patience, Some(held));
         }
         if self.hub.gaps.any() {
