@@ -3,26 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::sleep;
 
 use super::Ports;
 use crate::bus::Destination;
 use crate::hub::{Class, Frame, Peer};
 use crate::message::Mark;
-use crate::route::Route;
+use crate::route::{Route, RouteError};
 use crate::store::Audience;
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::{ConversationId, GatewayRef, UserId, monotonic_ms};
 use crate::wire::encode;
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{BusItem, Delivery, DeliveryClass, Envelope};
-
-/// How often the receivers of a stored message are looked up before the
-/// delivery is left to their next pull.
-const LOOKUPS: u32 = 3;
-const LOOKUP_PAUSE: Duration = Duration::from_millis(100);
 
 /// One frame on its way to all devices of some users.
 #[derive(Debug, Clone)]
@@ -109,8 +101,9 @@ impl Reached {
 
 impl Ports {
     /// Delivers in order. Connections here get their frames at once; the
-    /// others after one look-up of all users. Never fails: what is not
-    /// reached is counted.
+    /// others after one look-up of all users. Never fails: where that has no
+    /// answer, stored messages are owed, and what else is not reached is
+    /// counted.
     pub(crate) async fn deliver(&self, batch: &[Outgoing]) -> Reached {
         let mut reached = Reached::default();
         // Queued as one: what a gateway gets of a batch leaves together.
@@ -121,18 +114,10 @@ impl Ports {
             }
         }
         let here: Vec<Vec<u64>> = batch.iter().map(|outgoing| self.deliver_here(outgoing)).collect();
-        let mut users: Vec<UserId> =
-            batch.iter().flat_map(|outgoing| outgoing.users.iter().copied()).collect();
-        users.sort_unstable();
-        users.dedup();
-        let patient = batch.iter().any(|outgoing| outgoing.class == Class::Push);
-        let routes: HashMap<UserId, Route> = match self.lookup(&users, patient).await {
-            Some(routes) => users.into_iter().zip(routes).collect(),
-            None => {
-                metrics().deliveries_lookup_failed.increment(u64::try_from(users.len()).unwrap_or(u64::MAX));
-                HashMap::new()
-            }
-        };
+        let routes = self.look_up(batch).await.unwrap_or_else(|_| {
+            batch.iter().for_each(|outgoing| self.not_looked_up(outgoing));
+            HashMap::new()
+        });
         for (outgoing, here) in batch.iter().zip(here) {
             let elsewhere = self.deliver_elsewhere(outgoing, &routes, &mut items);
             for ((user, here), elsewhere) in outgoing.users.iter().zip(here).zip(elsewhere) {
@@ -228,7 +213,7 @@ impl Ports {
     }
 
     /// Per user, how many devices elsewhere; one item per gateway.
-    fn deliver_elsewhere(
+    pub(super) fn deliver_elsewhere(
         &self,
         outgoing: &Outgoing,
         routes: &HashMap<UserId, Route>,
@@ -262,15 +247,28 @@ impl Ports {
         counts
     }
 
-    async fn lookup(&self, users: &[UserId], patient: bool) -> Option<Vec<Route>> {
-        for attempt in 1..=LOOKUPS {
-            match self.routes.query(users).await {
-                Ok(routes) => return Some(routes),
-                Err(_) if patient && attempt < LOOKUPS => sleep(LOOKUP_PAUSE).await,
-                Err(_) => break,
-            }
+    /// Where all users of these are; asked for in one round trip.
+    pub(super) async fn look_up(
+        &self,
+        batch: impl IntoIterator<Item = &Outgoing>,
+    ) -> Result<HashMap<UserId, Route>, RouteError> {
+        let mut users: Vec<UserId> =
+            batch.into_iter().flat_map(|outgoing| outgoing.users.iter().copied()).collect();
+        users.sort_unstable();
+        users.dedup();
+        let routes = self.routes.query(&users).await?;
+        Ok(users.into_iter().zip(routes).collect())
+    }
+
+    fn not_looked_up(&self, outgoing: &Outgoing) {
+        if outgoing.users.is_empty() {
+            return;
         }
-        None
+        if outgoing.mark.is_some() {
+            return self.owed.add(outgoing);
+        }
+        let users = u64::try_from(outgoing.users.len()).unwrap_or(u64::MAX);
+        metrics().deliveries_lookup_failed.increment(users);
     }
 }
 

@@ -20,6 +20,7 @@ mod kick;
 mod lane;
 mod members;
 mod membership;
+mod owed;
 mod proof;
 mod pull;
 mod reconcile;
@@ -80,6 +81,8 @@ pub(crate) struct Ports {
     pub interest: RwLock<()>,
     /// Gateways that hold their lease.
     pub living: Mutex<Living>,
+    /// Deliveries whose receivers are still to be looked up.
+    pub owed: owed::Owed,
 }
 
 /// What the ports are made of.
@@ -135,6 +138,7 @@ impl Ports {
             groups,
             interest: RwLock::default(),
             living: Mutex::default(),
+            owed: owed::Owed::default(),
         }
     }
 }
@@ -160,6 +164,7 @@ impl Pipeline {
         let lanes = lane::start(&ports, stop);
         let relays = relay::start(&ports, stop);
         let reports = acknowledge::start(&ports, stop);
+        owed::start(&ports, stop);
         reconcile::start(&ports, stop);
         let (refreshes, departures) = refresh::start(&ports, stop);
         repair::start(&ports, stop);
