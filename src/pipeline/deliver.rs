@@ -201,15 +201,39 @@ impl Ports {
         // While that is not known everybody is told.
         let Ok(living) = self.routes.gateways().await else { return others };
         let living: HashSet<GatewayRef> = living.into_iter().map(|(gateway, _)| gateway).collect();
-        let (alive, dead): (Vec<_>, Vec<_>) =
+        let (mut alive, dead): (Vec<_>, Vec<_>) =
             others.into_iter().partition(|gateway| living.contains(gateway));
         self.living.lock().set(living, monotonic_ms());
+        let mut left = Vec::new();
         for gateway in dead {
             if self.store.leave(&gateway, std::slice::from_ref(group)).await.is_ok() {
                 metrics().interests_forgotten.increment(1);
+                left.push(gateway);
             }
         }
+        if !left.is_empty() {
+            alive.extend(self.revived(group, left).await);
+        }
         alive
+    }
+
+    /// Of gateways whose interest was taken back, those that hold their lease
+    /// by now: they may have registered it again before it was, and get it back.
+    async fn revived(&self, group: &ConversationId, left: Vec<GatewayRef>) -> Vec<GatewayRef> {
+        let living = self.routes.gateways().await;
+        let is_living = |gateway: &GatewayRef| {
+            living.as_ref().map_or(true, |living| living.iter().any(|(known, _)| known == gateway))
+        };
+        let revived: Vec<_> = left.into_iter().filter(is_living).collect();
+        for gateway in &revived {
+            // Interest is registered for a member, whoever that is.
+            let Ok(Some(page)) = self.store.members(group, None, 1).await else { continue };
+            let wanted: Vec<_> = page.members.iter().map(|(user, _)| (group.clone(), *user)).collect();
+            if self.store.join(gateway, &wanted).await.is_err() {
+                tracing::warn!(%group, gateway = %gateway.id, "interest of a gateway that is back is lost");
+            }
+        }
+        revived
     }
 
     /// Per user, how many devices elsewhere; one item per gateway.
@@ -300,3 +324,6 @@ fn delivery(user_ids: Vec<i64>, all: bool, class: Class, envelope: &Envelope) ->
     let envelope = prost::Message::encode_to_vec(envelope).into();
     Item::Delivery(Delivery { user_ids, all, class: class.into(), envelope, ..Delivery::default() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,13 +125,23 @@ impl Ports {
     }
 
     /// Reads a room's members again if the store knows of a change that is not
-    /// known here.
+    /// known here, and registers interest again where the store knows of none.
     pub(super) async fn check_members(&self, group: &ConversationId) -> Result<(), StoreError> {
         let Some(room) = self.hub.rooms.get(group) else { return Ok(()) };
         let roster = self.store.roster(group, &[]).await?;
-        if roster.is_none_or(|roster| roster.audience.mver > room.mver()) {
+        if roster.as_ref().is_none_or(|roster| roster.audience.mver > room.mver()) {
             metrics().room_reloads.increment(1);
             self.reload(group).await?;
+        }
+        if roster.is_some_and(|roster| !roster.audience.gateways.contains(&self.own)) {
+            let wanted: Vec<_> = room.members().iter().map(|(user, _)| (group.clone(), *user)).collect();
+            for wanted in wanted.chunks(JOIN_BATCH) {
+                self.take_in(wanted).await?;
+            }
+            if !wanted.is_empty() {
+                tracing::info!(%group, "interest was lost, and is registered again");
+                self.catch_up_with(std::slice::from_ref(group)).await;
+            }
         }
         Ok(())
     }

@@ -42,6 +42,14 @@ impl MemoryTable {
         }
     }
 
+    /// Whether a gateway holds its lease from now on.
+    #[cfg(test)]
+    pub(crate) fn set_living(&self, gateway: &GatewayRef, living: bool) {
+        let mut gateways = self.gateways.lock();
+        gateways.retain(|known| known != gateway);
+        gateways.extend(living.then(|| gateway.clone()));
+    }
+
     /// Whether queries get no answer from now on.
     #[cfg(test)]
     pub(crate) fn fail(&self, fails: bool) {

@@ -64,3 +64,26 @@ async fn what_comes_while_somebody_is_taken_in_is_made_up_for() {
     ports.open(&two, Vec::new(), Start { places, ..Start::default() });
     assert_eq!(hinted(&two), [2]);
 }
+
+#[tokio::test]
+async fn interest_that_was_lost_is_registered_again() {
+    let bed = Testbed::new();
+    let gateway = bed.gateway("gw");
+    let ports = &gateway.ports;
+    bed.make_team(&[1, 2]);
+    let two = bed.connect(&gateway, 2).await;
+    ports.look_up_members(&team(), &[user(2)]).await;
+    bed.model.leave(&ports.own, &[team()]);
+    // Nobody tells this gateway of it.
+    bed.append(&team(), 1).await;
+    ports.check_members(&team()).await.unwrap();
+    let audience = bed.model.roster(&team(), &[]).unwrap().audience;
+    assert_eq!(audience.gateways, std::slice::from_ref(&ports.own));
+    assert!(ports.hub.gaps.any(), "what came meanwhile is read");
+    ports.leave_rooms(&two);
+    ports.hub.remove(&two);
+    ports.leave_rooms(&two);
+    bed.model.leave(&ports.own, &[team()]);
+    ports.check_members(&team()).await.unwrap();
+    assert!(bed.model.roster(&team(), &[]).unwrap().audience.gateways.is_empty(), "nobody is here");
+}
