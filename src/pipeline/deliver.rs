@@ -1,6 +1,6 @@
 //! Fan-out: to the connections here, and one bus item per gateway elsewhere.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::message::Mark;
 use crate::route::{Route, RouteError};
 use crate::store::Audience;
 use crate::telemetry::{FrameKind, metrics};
-use crate::types::{ConversationId, GatewayRef, UserId, monotonic_ms};
+use crate::types::{GatewayRef, UserId, monotonic_ms};
 use crate::wire::encode;
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{BusItem, Delivery, DeliveryClass, Envelope};
@@ -35,27 +35,6 @@ pub(crate) struct Outgoing {
     pub audience: Option<Arc<Audience>>,
 }
 
-/// How long it is believed which gateways hold their lease.
-const BELIEVED_MS: u64 = 2_000;
-
-/// The gateways that held their lease a moment ago.
-#[derive(Debug, Default)]
-pub(crate) struct Living {
-    gateways: HashSet<GatewayRef>,
-    at: u64,
-}
-
-impl Living {
-    fn has_all(&self, gateways: &[GatewayRef], now_ms: u64) -> bool {
-        let fresh = now_ms.saturating_sub(self.at) < BELIEVED_MS;
-        fresh && gateways.iter().all(|gateway| self.gateways.contains(gateway))
-    }
-
-    fn set(&mut self, gateways: HashSet<GatewayRef>, now_ms: u64) {
-        (self.gateways, self.at) = (gateways, now_ms);
-    }
-}
-
 /// Who was reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Reached {
@@ -71,6 +50,19 @@ impl Outgoing {
     fn frame(&self) -> Frame {
         let bytes = encode(&self.envelope);
         Frame { bytes, class: self.class, kind: self.kind, mark: self.mark.clone() }
+    }
+
+    /// The same for other gateways, without its addressees.
+    fn delivery(&self) -> Delivery {
+        let delivery = delivery(self.class, &self.envelope);
+        let Some(mark) = &self.mark else { return delivery };
+        Delivery {
+            conversation_id: mark.conversation.to_string(),
+            seq: mark.seq,
+            epoch: mark.epoch,
+            message_id: mark.id,
+            ..delivery
+        }
     }
 
     /// Whether it comes from a connection of this user, who is online then
@@ -134,9 +126,10 @@ impl Ports {
         let here = u64::try_from(self.hub.deliver_all(&frame)).unwrap_or(u64::MAX);
         let mut reached =
             Reached { online: u64::try_from(self.hub.users()).unwrap_or(0), offline: 0, delivered: here };
+        let item = Item::Delivery(Delivery { all: true, ..delivery(class, envelope) });
         for (gateway, connections) in self.routes.gateways().await.unwrap_or_default() {
             if gateway != self.own {
-                self.publish(&gateway, delivery(Vec::new(), true, class, envelope));
+                self.publish(&gateway, item.clone());
                 reached.delivered += connections;
                 reached.online += connections;
             }
@@ -180,60 +173,15 @@ impl Ports {
             here = self.offer_to_room(&room, &outgoing.frame(), outgoing.except.as_ref(), audience.mver);
         }
         let mut elsewhere = 0;
-        for gateway in self.alive(&mark.conversation, &audience.gateways).await {
-            let item = Delivery { mver: audience.mver, ..marked(mark, &outgoing.envelope) };
-            items.push(addressed(&gateway, Item::Delivery(item)));
-            elsewhere += 1;
+        let gateways = self.alive(&mark.conversation, &audience.gateways).await;
+        if !gateways.is_empty() {
+            let item = Item::Delivery(Delivery { mver: audience.mver, ..outgoing.delivery() });
+            items.extend(gateways.iter().map(|gateway| addressed(gateway, item.clone())));
+            elsewhere = u64::try_from(gateways.len()).unwrap_or(u64::MAX);
         }
         metrics().deliveries_local.increment(here);
         metrics().deliveries_remote.increment(elsewhere);
         here + elsewhere
-    }
-
-    /// Those of the other gateways that hold their lease. The interest of a
-    /// dead one is taken back.
-    pub(super) async fn alive(&self, group: &ConversationId, gateways: &[GatewayRef]) -> Vec<GatewayRef> {
-        let others: Vec<GatewayRef> =
-            gateways.iter().filter(|gateway| **gateway != self.own).cloned().collect();
-        if others.is_empty() || self.living.lock().has_all(&others, monotonic_ms()) {
-            return others;
-        }
-        // While that is not known everybody is told.
-        let Ok(living) = self.routes.gateways().await else { return others };
-        let living: HashSet<GatewayRef> = living.into_iter().map(|(gateway, _)| gateway).collect();
-        let (mut alive, dead): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|gateway| living.contains(gateway));
-        self.living.lock().set(living, monotonic_ms());
-        let mut left = Vec::new();
-        for gateway in dead {
-            if self.store.leave(&gateway, std::slice::from_ref(group)).await.is_ok() {
-                metrics().interests_forgotten.increment(1);
-                left.push(gateway);
-            }
-        }
-        if !left.is_empty() {
-            alive.extend(self.revived(group, left).await);
-        }
-        alive
-    }
-
-    /// Of gateways whose interest was taken back, those that hold their lease
-    /// by now: they may have registered it again before it was, and get it back.
-    async fn revived(&self, group: &ConversationId, left: Vec<GatewayRef>) -> Vec<GatewayRef> {
-        let living = self.routes.gateways().await;
-        let is_living = |gateway: &GatewayRef| {
-            living.as_ref().map_or(true, |living| living.iter().any(|(known, _)| known == gateway))
-        };
-        let revived: Vec<_> = left.into_iter().filter(is_living).collect();
-        for gateway in &revived {
-            // Interest is registered for a member, whoever that is.
-            let Ok(Some(page)) = self.store.members(group, None, 1).await else { continue };
-            let wanted: Vec<_> = page.members.iter().map(|(user, _)| (group.clone(), *user)).collect();
-            if self.store.join(gateway, &wanted).await.is_err() {
-                tracing::warn!(%group, gateway = %gateway.id, "interest of a gateway that is back is lost");
-            }
-        }
-        revived
     }
 
     /// Per user, how many devices elsewhere; one item per gateway.
@@ -259,14 +207,12 @@ impl Ports {
             }
             counts.push(elsewhere);
         }
-        for (gateway, users) in by_gateway {
-            let item = match &outgoing.mark {
-                Some(mark) => {
-                    Item::Delivery(Delivery { user_ids: users, ..marked(mark, &outgoing.envelope) })
-                }
-                None => delivery(users, false, outgoing.class, &outgoing.envelope),
-            };
-            items.push(addressed(gateway, item));
+        if !by_gateway.is_empty() {
+            let delivery = outgoing.delivery();
+            for (gateway, user_ids) in by_gateway {
+                let item = Item::Delivery(Delivery { user_ids, ..delivery.clone() });
+                items.push(addressed(gateway, item));
+            }
         }
         counts
     }
@@ -296,34 +242,19 @@ impl Ports {
     }
 }
 
-/// A stored message, without its addressees.
-fn marked(mark: &Mark, envelope: &Envelope) -> Delivery {
-    Delivery {
-        class: DeliveryClass::Push.into(),
-        envelope: prost::Message::encode_to_vec(envelope).into(),
-        conversation_id: mark.conversation.to_string(),
-        seq: mark.seq,
-        epoch: mark.epoch,
-        message_id: mark.id,
-        ..Delivery::default()
-    }
-}
-
 /// An item with its gateway, as the bus takes it.
 pub(super) fn addressed(gateway: &GatewayRef, item: Item) -> (Destination, BusItem) {
     let to = Destination { gateway: gateway.id.clone(), epoch: gateway.epoch };
     (to, BusItem { item: Some(item) })
 }
 
-fn delivery(user_ids: Vec<i64>, all: bool, class: Class, envelope: &Envelope) -> Item {
+/// A frame as it crosses the bus, without its addressees.
+fn delivery(class: Class, envelope: &Envelope) -> Delivery {
     let class = match class {
         Class::Push => DeliveryClass::Push,
         Class::Control => DeliveryClass::Control,
         Class::Ephemeral => DeliveryClass::Ephemeral,
     };
     let envelope = prost::Message::encode_to_vec(envelope).into();
-    Item::Delivery(Delivery { user_ids, all, class: class.into(), envelope, ..Delivery::default() })
+    Delivery { class: class.into(), envelope, ..Delivery::default() }
 }
-
-#[cfg(test)]
-mod tests;

@@ -118,15 +118,16 @@ impl Ports {
             for peer in self.hub.peers(*user) {
                 let own = except.is_some_and(|other| Arc::ptr_eq(other, &peer));
                 let known = peer.outbox.place(&mark.conversation).is_some_and(has);
-                if !known && !(own && peer.offer(frame, true) == Offered::Taken) {
-                    let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };
-                    peer.hint(&mark.conversation, mark.epoch, mark.seq, delay, HintCause::Hot);
-                    if own {
-                        // Remembered: the client has its ack.
-                        peer.offer(frame, true);
-                    }
-                    told += 1;
+                if known || own && peer.offer(frame, true) == Offered::Taken {
+                    continue;
                 }
+                let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };
+                peer.hint(&mark.conversation, mark.epoch, mark.seq, delay, HintCause::Hot);
+                if own {
+                    // Remembered: the client has its ack.
+                    peer.offer(frame, true);
+                }
+                told += 1;
             }
         }
         told

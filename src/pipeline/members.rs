@@ -1,59 +1,25 @@
 //! Who of a group is online here: users are taken in when they connect or
 //! join, and the set is read again when the group has changed.
-//!
-//! The gateway's interest is registered before tops are read and taken back
-//! some time after the last member here has gone, so that nothing is missed in
-//! between and nobody publishes to where nobody is.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
 use super::membership::{event_frame, found_out_frame};
 use super::{Pipeline, Ports};
 use crate::hub::{Peer, Room, Turn};
 use crate::message::message_id;
 use crate::store::{Joined, StoreError};
-use crate::task::spawn_core;
 use crate::telemetry::{HintCause, metrics};
 use crate::types::{ConversationId, UserId, monotonic_ms};
 use crate::wire::pb::{ConversationChange, Membership};
 
-/// Most groups of one user that are followed.
-pub(super) const MAX_INDEX: usize = 10_000;
-/// How often empty rooms are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// Users whose groups are read at a time after an outage.
-const REJOIN_BATCH: usize = 200;
-/// Pause between two such batches.
-const REJOIN_PAUSE: Duration = Duration::from_millis(10);
 /// Memberships looked up in one round trip.
-const JOIN_BATCH: usize = 1_000;
+pub(super) const JOIN_BATCH: usize = 1_000;
 /// How often a store that does not answer is asked about a change.
 const ATTEMPTS: u32 = 5;
 const RETRY: Duration = Duration::from_millis(300);
-
-pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) {
-    spawn_core("rooms", stop, sweep(Arc::clone(ports)));
-}
-
-async fn sweep(ports: Arc<Ports>) {
-    let mut tick = interval(SWEEP_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        // Nobody registers interest while it is taken back.
-        let _alone = ports.interest.write().await;
-        let closed = ports.hub.rooms.sweep(monotonic_ms());
-        if !closed.is_empty() && ports.store.leave(&ports.own, &closed).await.is_err() {
-            // Whoever publishes here is told by silence; it costs a publish.
-            tracing::debug!(groups = closed.len(), "interest not taken back");
-        }
-    }
-}
 
 impl Pipeline {
     /// Whether a user with a connection here is in a conversation, as far as
@@ -86,7 +52,10 @@ impl Ports {
     }
 
     /// Registers interest, then takes those in who are members.
-    async fn take_in(&self, wanted: &[(ConversationId, UserId)]) -> Result<Vec<Option<Joined>>, StoreError> {
+    pub(super) async fn take_in(
+        &self,
+        wanted: &[(ConversationId, UserId)],
+    ) -> Result<Vec<Option<Joined>>, StoreError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -289,7 +258,7 @@ impl Ports {
 
     /// Reads where these groups end, and makes up for what was stored before
     /// somebody was taken in and not delivered to him.
-    async fn catch_up_with(&self, groups: &[ConversationId]) {
+    pub(super) async fn catch_up_with(&self, groups: &[ConversationId]) {
         for groups in groups.chunks(JOIN_BATCH) {
             let Ok(tops) = self.store.tops(groups).await else {
                 groups.iter().for_each(|group| self.hub.gaps.note(group, monotonic_ms(), None));
@@ -297,72 +266,6 @@ impl Ports {
             };
             for (group, top) in groups.iter().zip(tops) {
                 top.iter().for_each(|top| self.catch_up(group, top));
-            }
-        }
-    }
-
-    /// Registers interest anew for everybody here, at a paced rate: after an
-    /// outage nothing is known of what the store holds, nor of who has joined
-    /// or left meanwhile.
-    pub(crate) async fn register_interest(&self) {
-        let mut users: Vec<UserId> = self.hub.all().iter().map(|peer| peer.identity.user).collect();
-        users.sort_unstable();
-        users.dedup();
-        for chunk in users.chunks(REJOIN_BATCH) {
-            if !insistently(|| self.rejoin(chunk)).await {
-                // One of them spoils it for all.
-                for user in chunk {
-                    insistently(|| self.rejoin(std::slice::from_ref(user))).await;
-                }
-            }
-            sleep(REJOIN_PAUSE).await;
-        }
-        for room in self.hub.rooms.all() {
-            // Its count of changes may be of another store.
-            room.doubt();
-            insistently(|| self.reload(&room.conversation)).await;
-        }
-    }
-
-    /// Registers interest in all groups of these users.
-    pub(super) async fn rejoin(&self, users: &[UserId]) -> Result<(), StoreError> {
-        let indexes = self.store.index(users, 0, 0, MAX_INDEX).await?;
-        let of = |(user, index): (&UserId, Vec<ConversationId>)| {
-            let user = *user;
-            index.into_iter().filter(ConversationId::is_group).map(move |group| (group, user))
-        };
-        let wanted: Vec<_> = users.iter().zip(indexes).flat_map(of).collect();
-        let mut groups = BTreeSet::new();
-        for wanted in wanted.chunks(JOIN_BATCH) {
-            let joined = self.take_in(wanted).await?;
-            let taken_in = wanted.iter().zip(joined).filter(|(_, joined)| joined.is_some());
-            groups.extend(taken_in.map(|((group, _), _)| group.clone()));
-        }
-        self.catch_up_with(&groups.into_iter().collect::<Vec<_>>()).await;
-        Ok(())
-    }
-
-    /// The groups with a member online here.
-    pub(crate) fn groups_here(&self) -> Vec<ConversationId> {
-        self.hub
-            .rooms
-            .all()
-            .iter()
-            .filter(|room| room.online() > 0)
-            .map(|room| room.conversation.clone())
-            .collect()
-    }
-}
-
-/// Tries until the store answers; `false` = it answers nonsense.
-async fn insistently<F: Future<Output = Result<(), StoreError>>>(attempt: impl Fn() -> F) -> bool {
-    loop {
-        match attempt().await {
-            Ok(()) => return true,
-            Err(StoreError::Unavailable) => sleep(RETRY).await,
-            Err(StoreError::Broken(why)) => {
-                tracing::error!(why, "groups of some users are not followed");
-                return false;
             }
         }
     }

@@ -16,8 +16,11 @@ mod group;
 mod here;
 mod history;
 mod inbox;
+mod insistence;
+mod interest;
 mod kick;
 mod lane;
+mod living;
 mod members;
 mod membership;
 mod owed;
@@ -42,9 +45,10 @@ use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use acknowledge::Report;
-pub(crate) use deliver::{Living, Outgoing, Reached};
+pub(crate) use deliver::{Outgoing, Reached};
 pub(crate) use inbox::Inbox;
 pub(crate) use kick::KickRequest;
+pub(crate) use living::Living;
 pub(crate) use pull::Pull;
 pub(crate) use relay::{Relay, RelayTo};
 pub(crate) use send::{Origin, SendOutcome, SendRequest, failed};
@@ -168,7 +172,7 @@ impl Pipeline {
         reconcile::start(&ports, stop);
         let (refreshes, departures) = refresh::start(&ports, stop);
         repair::start(&ports, stop);
-        members::start(&ports, stop);
+        interest::start(&ports, stop);
         let pulls = Arc::new(Semaphore::new(pull::MAX_CONCURRENT));
         let send_room = Arc::new(Semaphore::new(lane::MAX_BYTES));
         Arc::new(Self { ports, lanes, send_room, relays, reports, refreshes, departures, pulls })

@@ -148,8 +148,6 @@ async fn a_new_member_hears_of_it_though_he_could_not_be_looked_up_at_once() {
     assert!(received(&two).is_empty());
     bed.table.fail(false);
     sleep(Duration::from_secs(2)).await;
-    let joined = |payload: &Payload| {
-        matches!(payload, Payload::ConversationEvent(event) if event.change() == ConversationChange::Joined)
-    };
+    let joined = |payload: &Payload| matches!(payload, Payload::ConversationEvent(event) if event.change() == ConversationChange::Joined);
     assert!(received(&two).iter().any(joined));
 }

@@ -1,11 +1,11 @@
-//! Whom a delivery reaches elsewhere.
+//! A gateway that is forgotten, and comes back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::super::testbed::{Testbed, team, user};
-use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_comes_back_while_it_is_forgotten_keeps_its_interest() {
