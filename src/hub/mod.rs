@@ -17,6 +17,7 @@ mod outbox;
 mod peer;
 mod registry;
 mod room;
+mod rooms;
 mod tail;
 
 pub(crate) use copies::{Offered, Start};

@@ -132,6 +132,7 @@ async fn a_removal_nobody_was_told_of_is_found_by_the_next_message() {
         let text = format!("text {round}");
         one.store_text(TEAM, &format!("m-{round}-a"), &text).await;
         expect_texts(&mut three, &[&text]).await;
+        expect_event(&mut two, ConversationChange::Removed, 2).await;
         expect_stranger(&mut two, &format!("x-{round}")).await;
         put_member(&http, 2, &json!({})).await;
         expect_event(&mut two, ConversationChange::Joined, 2).await;
