@@ -44,7 +44,7 @@ async fn read_from(gateway: SocketAddr, user: i64, conversation: &Arc<str>) -> R
     let opening = async {
         let stream = TcpStream::connect(gateway).await?;
         stream.set_nodelay(true)?;
-        Peer::open(stream, &upgrade(&gateway.to_string(), &path)).await
+        Peer::open(stream, &upgrade(&gateway.to_string(), &path, "")).await
     };
     let mut peer = timeout(ANSWER, opening).await.context("connecting took too long")??;
     let mut log = FinalLog::default();
