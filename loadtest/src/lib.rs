@@ -10,8 +10,10 @@
 //! | `swarm` | many clients on one thread |
 //! | `floor` | the least a server can do, in a process of its own |
 //! | `admin`, `process` | the server's own words, and its cost from `/proc` |
+//! | `bare` | what storing costs without a gateway |
 //! | `scenario`, `run` | what is done to a server, in rounds |
 //! | `round`, `report`, `latency`, `progress`, `numbers` | figures |
+//! | `witness` | clients whose every word goes through the history checker |
 //! | `history` | what clients saw, and whether the delivery promise was kept |
 //! | `check`, `peer` | clients that write down what they see, and reconnect |
 //!
@@ -19,6 +21,7 @@
 //! was broken, 2 when the run could not be made or proves nothing.
 
 mod admin;
+mod bare;
 pub mod check;
 mod floor;
 pub mod frame;
@@ -37,12 +40,13 @@ mod scenario;
 mod swarm;
 mod target;
 mod token;
+mod witness;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::ground::{GroundArgs, Linked, Side};
 use crate::report::{Ending, Limit, Report};
@@ -70,10 +74,14 @@ struct Common {
     opening: u32,
     /// Puts the same load on something simpler, in turn.
     #[arg(long, global = true)]
-    compare: Option<Comparison>,
+    compare: Option<scenario::Comparison>,
     /// Rounds; figures are medians. Default: 1, and 5 with --compare.
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
+    /// Clients whose every message goes through the history checker; the
+    /// others are counted.
+    #[arg(long, global = true, default_value_t = 64)]
+    watched: u32,
     /// What a figure may be, e.g. cpuUsPerEcho<=3, or cpuUsPerEcho:ratio<=2
     /// against the floor; otherwise the run is broken.
     #[arg(long, global = true)]
@@ -86,13 +94,6 @@ struct Common {
     quiet: bool,
 }
 
-/// Something simpler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Comparison {
-    /// A bare epoll server that writes prebuilt frames.
-    Floor,
-}
-
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Connections that do nothing but live.
@@ -101,6 +102,8 @@ enum Verb {
     Heartbeat(scenario::Heartbeat),
     /// A message to every member of a group.
     Group(scenario::Group),
+    /// Pairs: one side sends, the other receives.
+    P2p(scenario::P2p),
     /// Pairs that talk both ways, reconnect and repeat; every message is
     /// checked against what everybody saw.
     Check(check::Check),
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Idle(scenario) => run::run(common, scenario),
         Verb::Heartbeat(scenario) => run::run(common, scenario),
         Verb::Group(scenario) => run::run(common, scenario),
+        Verb::P2p(scenario) => run::run(common, scenario),
         Verb::Check(scenario) => checked(common, scenario),
         Verb::Floor(floor) => return finish(floor.run().map(|()| ExitCode::SUCCESS)),
         Verb::Gateway(gateway) => return finish(gateway.run()),

@@ -99,7 +99,7 @@ impl Progress {
                 _ => format!("  p50 {}  p99 {}", micros(point.p50), micros(point.p99)),
             };
             eprintln!(
-                "{:>5.0} s  {:<8}{:>12} {}/s{latency}  {:.2} cores  {:.1} MiB",
+                "{:>5.0} s  {:<9}{:>12} {}/s{latency}  {:.2} cores  {:.1} MiB",
                 point.at,
                 self.side,
                 thousands(point.rate),

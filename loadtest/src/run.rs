@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::Common;
-use crate::ground::Side;
+use crate::ground::{GroundArgs, Side};
 use crate::progress::Progress;
 use crate::report::{Limit, Report};
 use crate::round::Round;
-use crate::scenario::{Scenario, Stage};
+use crate::scenario::{Compared, Comparison, Scenario, Stage};
 
 /// The floor is only a floor if it is no slower than this many times a bare
 /// loop of the same writes.
@@ -18,65 +18,60 @@ const FLOOR_OVER_RAW: f64 = 1.1;
 
 /// Runs `scenario`; an error means that it could not be run.
 pub(crate) fn run(common: &Common, scenario: &dyn Scenario) -> Result<Report> {
-    let compares = common.compare.is_some();
-    if compares && !scenario.has_floor() {
-        bail!("{} has no floor to be compared with", scenario.name());
+    let compared = common.compare.map_or(Compared::Never, |with| scenario.compared(with));
+    if compared == Compared::Never
+        && let Some(with) = common.compare
+    {
+        bail!("{} is not compared with {with:?}", scenario.name());
     }
     let limit = raise_descriptor_limit();
     let mut progress = Progress::new(common.quiet);
     progress.note(&format!("{}: {limit} descriptors", scenario.name()));
     let secret = scenario.wants_tokens().then(|| format!("{:032x}", fastrand::u128(..)));
-    let mut gateway = Side::gateway(&common.ground, secret.clone())?;
-    let mut floor = if compares { Some(Side::floor(&common.ground)?) } else { None };
+    let with = common.compare.filter(|_| compared == Compared::InTurn);
+    let mut sides = Sides::start(common, with, secret.as_deref())?;
+    let rounds = common.rounds.unwrap_or(if common.compare.is_some() { 5 } else { 1 });
     let mut settings: Vec<(String, String)> =
         scenario.settings().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    settings.push(("gateway".to_owned(), gateway.what.clone()));
-    if let Some(floor) = &floor {
-        settings.push(("floor".to_owned(), floor.what.clone()));
+    for side in [Some(&sides.gateway), sides.other.as_ref()].into_iter().flatten() {
+        settings.push((side.name.to_owned(), side.what.clone()));
     }
     settings.push(("machine".to_owned(), machine()));
-    let rounds = common.rounds.unwrap_or(if compares { 5 } else { 1 });
     settings.push(("rounds".to_owned(), rounds.to_string()));
     let mut report = Report::new(scenario.name(), settings);
-    let (mut ours, mut least) = (Vec::new(), Vec::new());
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
     for number in 0..rounds {
-        if number > 0 && scenario.wants_fresh() && !gateway.own.is_empty() {
-            gateway = Side::gateway(&common.ground, secret.clone())?;
+        if number > 0 && scenario.wants_fresh() && common.ground.url.is_empty() {
+            sides = Sides::start(common, with, secret.as_deref())?;
         }
-        if number > 0
-            && scenario.wants_fresh()
-            && let Some(floor) = &mut floor
-        {
-            *floor = Side::floor(&common.ground)?;
-        }
-        let mut one = |side: &mut Side, into: &mut Vec<Round>| -> Result<()> {
+        let mut one = |side: &mut Side| -> Result<Round> {
             let mut stage = Stage {
                 side,
                 progress: &mut progress,
                 first_user: common.first_user,
                 opening: common.opening,
                 nonce: nonce(number)?,
-                compares,
+                compared: common.compare,
+                watched: common.watched,
             };
-            into.push(scenario.round(&mut stage)?);
-            Ok(())
+            scenario.round(&mut stage)
         };
         // In turn, and not always in the same order.
         if number % 2 == 1 {
-            one(&mut gateway, &mut ours)?;
+            ours.push(one(&mut sides.gateway)?);
         }
-        if let Some(floor) = &mut floor {
-            one(floor, &mut least)?;
+        if let Some(other) = &mut sides.other {
+            others.push(one(other)?);
         }
         if number % 2 == 0 {
-            one(&mut gateway, &mut ours)?;
+            ours.push(one(&mut sides.gateway)?);
         }
     }
-    report.take(ours, least);
+    report.take(ours, others, sides.other.as_ref().map_or("", |side| side.name));
     report.points = progress.into_points();
     report.limit(&common.limit);
     let raw = report.figures.iter().find(|figure| figure.name == "floorOverRawLoop");
-    if let Some(spread) = raw.and_then(|figure| figure.floor)
+    if let Some(spread) = raw.and_then(|figure| figure.other)
         && spread.median > FLOOR_OVER_RAW
         && !common.limit.iter().any(|limit: &Limit| limit.figure == "floorOverRawLoop")
     {
@@ -86,6 +81,32 @@ pub(crate) fn run(common: &Common, scenario: &dyn Scenario) -> Result<Report> {
         ));
     }
     Ok(report)
+}
+
+/// What takes turns.
+struct Sides {
+    gateway: Side,
+    other: Option<Side>,
+}
+
+impl Sides {
+    fn start(common: &Common, with: Option<Comparison>, secret: Option<&str>) -> Result<Self> {
+        let gateway = Side::gateway(&common.ground, secret.map(str::to_owned))?;
+        let other = match with {
+            Some(Comparison::Floor) => Some(Side::floor(&common.ground)?),
+            Some(Comparison::OneWorker) => {
+                if !common.ground.url.is_empty() {
+                    bail!("--compare one-worker needs gateways of the run's own");
+                }
+                let ground = GroundArgs { workers: Some(1), ..common.ground.clone() };
+                let mut side = Side::gateway(&ground, secret.map(str::to_owned))?;
+                side.name = "oneWorker";
+                Some(side)
+            }
+            Some(Comparison::Bare) | None => None,
+        };
+        Ok(Self { gateway, other })
+    }
 }
 
 /// Of one round; in clientMsgIds and group names.

@@ -4,6 +4,8 @@
 use anyhow::{Result, bail};
 use tidegate::internal::decode_varint;
 
+use crate::history::How;
+
 /// One thing the server said.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Seen<'a> {
@@ -13,8 +15,15 @@ pub(crate) enum Seen<'a> {
     Ready,
     /// The answer to a send, or what somebody else confirms.
     Ack(Ack<'a>),
-    /// A message, alone or one of a batch.
-    Push(Push<'a>),
+    /// A message, alone or one of a batch, and on which way it came.
+    Push(Push<'a>, How),
+    /// A batch of a replay is over; its messages came as pushes.
+    ReplayEnd {
+        /// Of which conversation.
+        conversation: &'a [u8],
+        /// There is more to come.
+        more: bool,
+    },
     /// A page of a pull is over; its messages came as pushes.
     PageEnd {
         /// There is more behind it.
@@ -31,6 +40,8 @@ pub(crate) enum Seen<'a> {
     Error {
         /// The code's number.
         code: u64,
+        /// The conversation it is about.
+        conversation: &'a [u8],
         /// In words.
         message: &'a [u8],
     },
@@ -127,10 +138,24 @@ fn payload<'a>(kind: u64, body: &'a [u8], sink: &mut impl FnMut(Seen<'a>)) -> Re
     match kind {
         11 => sink(Seen::Ack(ack(body)?)),
         16 => sink(Seen::Ready),
-        18 => sink(Seen::Push(push(body)?)),
-        19 => pushes(body, 1, sink).map(|_| ())?,
+        18 => sink(Seen::Push(push(body)?, How::Live)),
+        19 => {
+            let (mut replay, mut more, mut conversation): (bool, bool, &[u8]) = (false, false, &[]);
+            each(body, |number, value| match number {
+                2 => replay = value.number() != 0,
+                3 => more = value.number() != 0,
+                4 => conversation = value.bytes(),
+                _ => {}
+            })?;
+            pushes(body, 1, if replay { How::Replay } else { How::Live }, sink)?;
+            if replay {
+                sink(Seen::ReplayEnd { conversation, more });
+            }
+        }
         21 => {
-            let has_more = pushes(body, 4, sink)?;
+            pushes(body, 4, How::Pull, sink)?;
+            let mut has_more = false;
+            each(body, |number, value| has_more |= number == 7 && value.number() != 0)?;
             sink(Seen::PageEnd { has_more });
         }
         22 => {
@@ -149,13 +174,14 @@ fn payload<'a>(kind: u64, body: &'a [u8], sink: &mut impl FnMut(Seen<'a>)) -> Re
             sink(Seen::Kick { reason });
         }
         25 => {
-            let (mut code, mut message): (u64, &[u8]) = (0, &[]);
+            let (mut code, mut message, mut conversation): (u64, &[u8], &[u8]) = (0, &[], &[]);
             each(body, |number, value| match number {
                 1 => code = value.number(),
                 2 => message = value.bytes(),
+                6 => conversation = value.bytes(),
                 _ => {}
             })?;
-            sink(Seen::Error { code, message });
+            sink(Seen::Error { code, conversation, message });
         }
         28 => {
             let (mut topic, mut payload): (&[u8], &[u8]) = (&[], &[]);
@@ -171,18 +197,15 @@ fn payload<'a>(kind: u64, body: &'a [u8], sink: &mut impl FnMut(Seen<'a>)) -> Re
     Ok(())
 }
 
-/// The messages of a batch or page, and whether a page has more behind it.
-fn pushes<'a>(body: &'a [u8], messages: u64, sink: &mut impl FnMut(Seen<'a>)) -> Result<bool> {
-    let mut has_more = false;
+/// The messages of a batch or page, which are its fields `messages`.
+fn pushes<'a>(body: &'a [u8], messages: u64, how: How, sink: &mut impl FnMut(Seen<'a>)) -> Result<()> {
     let mut fields = Fields(body);
     while let Some((number, value)) = fields.next()? {
         if number == messages {
-            sink(Seen::Push(push(value.bytes())?));
-        } else if number == 7 {
-            has_more = value.number() != 0;
+            sink(Seen::Push(push(value.bytes())?, how));
         }
     }
-    Ok(has_more)
+    Ok(())
 }
 
 fn push(body: &[u8]) -> Result<Push<'_>> {
@@ -288,4 +311,75 @@ fn take<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8]> {
     let Some((head, rest)) = input.split_at_checked(length) else { bail!("a message ends within a field") };
     *input = rest;
     Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate::internal::{Payload, encode, reply};
+    use tidegate::proto::{self, AckStatus, PushBatch, SyncResp, push};
+
+    use super::*;
+
+    fn told(payload: Payload) -> Vec<String> {
+        let frame = encode(&reply("trace", payload));
+        let (_, header, _) = crate::frame::parse(&frame).unwrap().unwrap();
+        let mut all = Vec::new();
+        scan(&frame[header..], |seen| all.push(format!("{seen:?}"))).unwrap();
+        all
+    }
+
+    fn message(seq: i64) -> proto::Push {
+        proto::Push {
+            conversation_id: "p2p:1:2".into(),
+            server_msg_id: "s".into(),
+            seq,
+            epoch: 9,
+            from_user_id: 1,
+            client_msg_id: "c".into(),
+            content: Some(push::Content::TextContent("hi".into())),
+            ..proto::Push::default()
+        }
+    }
+
+    fn seen(seq: i64, how: How) -> String {
+        let push = Push {
+            conversation: b"p2p:1:2",
+            server_msg_id: b"s",
+            seq,
+            epoch: 9,
+            from: 1,
+            client_msg_id: b"c",
+            text: b"hi",
+        };
+        format!("{:?}", Seen::Push(push, how))
+    }
+
+    #[test]
+    fn messages_are_read_on_every_way() {
+        assert_eq!(told(Payload::Push(message(3))), [seen(3, How::Live)]);
+        let batch = PushBatch {
+            messages: vec![message(1), message(2)],
+            replay: true,
+            conversation_id: "p2p:1:2".into(),
+            ..PushBatch::default()
+        };
+        let end = format!("{:?}", Seen::ReplayEnd { conversation: b"p2p:1:2", more: false });
+        assert_eq!(told(Payload::PushBatch(batch)), [seen(1, How::Replay), seen(2, How::Replay), end]);
+        let page = SyncResp { messages: vec![message(4)], has_more: true, ..SyncResp::default() };
+        let end = format!("{:?}", Seen::PageEnd { has_more: true });
+        assert_eq!(told(Payload::SyncResp(page)), [seen(4, How::Pull), end]);
+    }
+
+    #[test]
+    fn answers_and_refusals_are_read() {
+        let error = proto::Error { code: 6, ..proto::Error::default() };
+        let status = AckStatus::Failed.into();
+        let ack = proto::Ack { client_msg_id: "c".into(), status, error: Some(error), ..proto::Ack::default() };
+        let expected = Ack { client_msg_id: b"c", status: Ack::FAILED, error: 6, ..Ack::default() };
+        assert_eq!(told(Payload::Ack(ack)), [format!("{:?}", Seen::Ack(expected))]);
+        assert!(scan(&[5, 1], |_| {}).is_err(), "cut short");
+        let mut all = Vec::new();
+        scan(&[0, 0], |seen| all.push(format!("{seen:?}"))).unwrap();
+        assert_eq!(all, ["Heartbeat", "Heartbeat"]);
+    }
 }

@@ -24,7 +24,7 @@ const PAGE: u32 = 500;
 
 /// Reads a whole conversation as `user`, from the top backwards; tries every
 /// gateway for 15 s.
-pub(super) async fn read(gateways: &[SocketAddr], user: i64, conversation: &Arc<str>) -> Result<FinalLog> {
+pub(crate) async fn read(gateways: &[SocketAddr], user: i64, conversation: &Arc<str>) -> Result<FinalLog> {
     let end = Instant::now() + PATIENCE;
     let mut turn = gateways.iter().cycle();
     loop {

@@ -7,8 +7,8 @@ use anyhow::{Context, Error};
 
 use super::Figure;
 
-/// `NAME<=VALUE` or `NAME>=VALUE`; NAME ends in `:ratio` for gateway / floor,
-/// in `:floor` for the floor's own.
+/// `NAME<=VALUE` or `NAME>=VALUE`; NAME ends in `:ratio` for gateway / other,
+/// in `:other` for what the gateway is compared with.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Limit {
     pub(crate) figure: String,
@@ -20,7 +20,7 @@ pub(crate) struct Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
     Gateway,
-    Floor,
+    Other,
     Ratio,
 }
 
@@ -29,7 +29,7 @@ impl Limit {
     pub(super) fn value(&self, figure: &Figure) -> Option<f64> {
         match self.of {
             Of::Gateway => figure.gateway.map(|spread| spread.median),
-            Of::Floor => figure.floor.map(|spread| spread.median),
+            Of::Other => figure.other.map(|spread| spread.median),
             Of::Ratio => figure.ratio,
         }
     }
@@ -50,8 +50,8 @@ impl FromStr for Limit {
         let (figure, of) = match name.trim().split_once(':') {
             None => (name.trim(), Of::Gateway),
             Some((figure, "ratio")) => (figure, Of::Ratio),
-            Some((figure, "floor")) => (figure, Of::Floor),
-            Some((_, other)) => anyhow::bail!("{other}: neither ratio nor floor"),
+            Some((figure, "other")) => (figure, Of::Other),
+            Some((_, other)) => anyhow::bail!("{other}: neither ratio nor other"),
         };
         let bound = bound.trim().parse().context("not a number behind the comparison")?;
         Ok(Self { figure: figure.to_owned(), of, is_most, bound })
@@ -62,7 +62,7 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = match self.of {
             Of::Gateway => "",
-            Of::Floor => ":floor",
+            Of::Other => ":other",
             Of::Ratio => ":ratio",
         };
         write!(f, "{}{of} {} {}", self.figure, if self.is_most { "<=" } else { ">=" }, self.bound)

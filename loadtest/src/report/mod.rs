@@ -15,13 +15,13 @@ use crate::progress::Point;
 use crate::round::Round;
 
 /// One figure over all rounds: median and range, of the gateway and, where it
-/// has the same, of the floor.
+/// has the same, of what it is compared with.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) gateway: Option<Spread>,
-    pub(crate) floor: Option<Spread>,
-    /// Median of gateway / floor, round by round.
+    pub(crate) other: Option<Spread>,
+    /// Median of gateway / other, round by round.
     pub(crate) ratio: Option<f64>,
 }
 
@@ -59,6 +59,8 @@ pub(crate) enum Ending {
 pub(crate) struct Report {
     pub(crate) scenario: String,
     pub(crate) settings: Vec<(String, String)>,
+    /// What the gateway is compared with; empty = nothing.
+    pub(crate) other: &'static str,
     pub(crate) figures: Vec<Figure>,
     /// Side, name, all rounds together.
     pub(crate) latencies: Vec<(String, String, Latencies)>,
@@ -78,6 +80,7 @@ impl Report {
         Self {
             scenario: scenario.to_owned(),
             settings,
+            other: "",
             figures: Vec::new(),
             latencies: Vec::new(),
             points: Vec::new(),
@@ -88,10 +91,12 @@ impl Report {
         }
     }
 
-    /// Takes the rounds of the gateway and, in the same order, of the floor.
-    pub(crate) fn take(&mut self, gateway: Vec<Round>, floor: Vec<Round>) {
+    /// Takes the rounds of the gateway and, in the same order, of what it is
+    /// compared with.
+    pub(crate) fn take(&mut self, gateway: Vec<Round>, others: Vec<Round>, name: &'static str) {
+        self.other = name;
         let mut names: Vec<String> = Vec::new();
-        for (name, _) in gateway.iter().chain(&floor).flat_map(|round| &round.figures) {
+        for (name, _) in gateway.iter().chain(&others).flat_map(|round| &round.figures) {
             if !names.contains(name) {
                 names.push(name.clone());
             }
@@ -100,19 +105,19 @@ impl Report {
             let values = |rounds: &[Round]| -> Vec<f64> {
                 rounds.iter().filter_map(|round| value(round, &name)).collect()
             };
-            let pairs = gateway.iter().zip(&floor);
+            let pairs = gateway.iter().zip(&others);
             let ratios: Vec<f64> = pairs
                 .filter_map(|(ours, least)| Some(value(ours, &name)? / value(least, &name)?))
                 .filter(|ratio| ratio.is_finite())
                 .collect();
             self.figures.push(Figure {
                 gateway: Spread::of(&values(&gateway)),
-                floor: Spread::of(&values(&floor)),
+                other: Spread::of(&values(&others)),
                 ratio: (!ratios.is_empty()).then(|| median(&ratios)),
                 name,
             });
         }
-        for (side, rounds) in [("gateway", gateway), ("floor", floor)] {
+        for (side, rounds) in [("gateway", gateway), (self.other, others)] {
             for round in rounds {
                 self.absorb(side, round);
             }
@@ -187,7 +192,7 @@ impl Report {
             .map(|figure| {
                 let value = json!({
                     "gateway": spread(&figure.gateway),
-                    "floor": spread(&figure.floor),
+                    "other": spread(&figure.other),
                     "ratio": figure.ratio,
                 });
                 (figure.name.as_str(), value)
@@ -210,6 +215,7 @@ impl Report {
         };
         json!({
             "scenario": self.scenario,
+            "comparedWith": (!self.other.is_empty()).then_some(self.other),
             "verdict": self.ending().word(),
             "settings": settings,
             "figures": figures,

@@ -11,9 +11,8 @@ impl fmt::Display for Report {
         for (name, value) in &self.settings {
             writeln!(f, "  {name:<12} {value}")?;
         }
-        let compared = self.figures.iter().any(|figure| figure.floor.is_some());
-        let (floor, ratio) = if compared { ("floor", "ratio") } else { ("", "") };
-        writeln!(f, "\n{:<34}{:>28}{floor:>28}{ratio:>9}", "figure", "gateway")?;
+        let ratio = if self.other.is_empty() { "" } else { "ratio" };
+        writeln!(f, "\n{:<34}{:>28}{:>28}{ratio:>9}", "figure", "gateway", self.other)?;
         for figure in &self.figures {
             line(f, figure)?;
         }
@@ -52,7 +51,7 @@ fn line(f: &mut fmt::Formatter<'_>, figure: &Figure) -> fmt::Result {
         "{:<34}{:>28}{:>28}{ratio:>9}",
         figure.name,
         spread(figure.gateway.as_ref()),
-        spread(figure.floor.as_ref())
+        spread(figure.other.as_ref())
     );
     writeln!(f, "{}", text.trim_end())
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use tidegate::internal::Payload;
 use tidegate::proto::{Custom, MessageType, SendMessageReq, SyncReq, send_message_req};
 
-use super::{REST, Scenario, Stage, lost};
+use super::{Compared, Comparison, REST, Scenario, Stage, lost};
 use crate::floor::RAW;
 use crate::frame::{self, Template};
 use crate::latency::Latencies;
@@ -17,6 +17,7 @@ use crate::numbers::float;
 use crate::round::Round;
 use crate::scan::{Ack, Push, Seen};
 use crate::swarm::{Swarm, Told};
+use crate::witness::Witness;
 
 /// How long a message may take to the last member.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,6 +69,7 @@ struct Crowd {
     /// What a raw loop cost, nanoseconds and sends.
     raw: Option<(u64, u64)>,
     raw_copies: u64,
+    witness: Option<Witness>,
 }
 
 impl Scenario for Group {
@@ -84,8 +86,8 @@ impl Scenario for Group {
         ]
     }
 
-    fn has_floor(&self) -> bool {
-        true
+    fn compared(&self, with: Comparison) -> Compared {
+        Compared::unless_bare(with)
     }
 
     fn round(&self, stage: &mut Stage<'_>) -> Result<Round> {
@@ -126,6 +128,7 @@ impl Group {
             problems: Vec::new(),
             raw: None,
             raw_copies: 0,
+            witness: self.witness(stage, group)?,
         };
         let mut template = Template::new(self.message(group, &crowd.prefix))?;
         stage.begin("copies");
@@ -148,10 +151,33 @@ impl Group {
         round.add_latencies("copy", crowd.copy);
         round.add_latencies("lastCopy", crowd.whole);
         round.problems.append(&mut crowd.problems);
+        if let Some(witness) = crowd.witness {
+            match witness.judge(stage.side) {
+                Ok(verdict) => round.verdict = Some(verdict),
+                Err(error) => round.problem(format!("the history cannot be read: {error:#}")),
+            }
+        }
         if crowd.disorder > 0 {
             round.problem(format!("{} copies were doubled, missing or out of order", crowd.disorder));
         }
         Ok(round)
+    }
+
+    /// Of the gateway: the floor keeps no history.
+    fn witness(&self, stage: &Stage<'_>, group: &str) -> Result<Option<Witness>> {
+        if stage.side.is_floor() {
+            return Ok(None);
+        }
+        let mut witness = Witness::new(stage.watched.min(self.members), stage.first_user)?;
+        let users = witness.users();
+        for index in 0..stage.watched.min(self.members) {
+            witness.connected(index);
+            witness.told(index, Instant::now(), &Told::Said(Seen::Ready));
+        }
+        if !users.is_empty() {
+            witness.enter(group, users);
+        }
+        Ok(Some(witness))
     }
 
     /// Sends these messages, never more under way than allowed, until all
@@ -173,6 +199,10 @@ impl Group {
                 let under_way = UnderWay { due: Instant::now(), missing: self.members - 1, is_stored: false };
                 crowd.under_way.insert(number, under_way);
                 template.write(number, &mut out);
+                if let Some(witness) = &mut crowd.witness {
+                    let id = format!("{}{number:010}", crowd.prefix);
+                    witness.sent(0, &crowd.group, &id, &"x".repeat(self.size));
+                }
             }
             if !out.is_empty() {
                 swarm.send(0, &out)?;
@@ -202,27 +232,34 @@ impl Group {
         }
     }
 
-    /// The floor writes to the same sockets without being asked by anything;
-    /// microseconds of CPU per frame.
+    /// The floor writes to the same sockets without being asked by anything,
+    /// to all of them at a time; microseconds of CPU per frame.
     fn raw_loop(&self, stage: &mut Stage<'_>, swarm: &mut Swarm, crowd: &mut Crowd) -> Result<f64> {
-        let writes = self.messages / self.in_flight.max(1);
-        let wish = format!("{} {} {}", writes.max(1), self.in_flight, self.size);
+        let wish = format!("1 {} {}", self.in_flight, self.size);
         let request = Custom { topic: RAW.into(), payload: wish.into_bytes().into(), ..Custom::default() };
-        swarm.send(0, &frame::envelope(Payload::Custom(request)))?;
-        let end = Instant::now() + PATIENCE;
-        loop {
-            swarm.turn(end, |index, at, told| crowd.told(index, at, &told))?;
-            stage.progress.tick(Instant::now());
-            if let Some((ns, sends)) = crowd.raw {
-                let frames = sends * u64::from(self.in_flight);
-                if crowd.raw_copies >= frames {
-                    return Ok(float(ns) / 1e3 / float(frames.max(1)));
+        let request = frame::envelope(Payload::Custom(request));
+        let (mut ns, mut frames) = (0, 0);
+        for _ in 0..(self.messages / self.in_flight).max(1) {
+            swarm.send(0, &request)?;
+            let end = Instant::now() + PATIENCE;
+            crowd.raw_copies = 0;
+            loop {
+                swarm.turn(end, |index, at, told| crowd.told(index, at, &told))?;
+                stage.progress.tick(Instant::now());
+                if let Some((_, sends)) = crowd.raw
+                    && crowd.raw_copies >= sends * u64::from(self.in_flight)
+                {
+                    break;
+                }
+                if Instant::now() > end {
+                    bail!("the raw loop did not end");
                 }
             }
-            if Instant::now() > end {
-                bail!("the raw loop did not end");
-            }
+            ns += crowd.raw.map_or(0, |(ns, _)| ns);
+            frames += crowd.raw_copies;
+            crowd.raw = None;
         }
+        Ok(float(ns) / 1e3 / float(frames.max(1)))
     }
 
     fn message(&self, group: &str, prefix: &str) -> Payload {
@@ -238,8 +275,11 @@ impl Group {
 
 impl Crowd {
     fn told(&mut self, index: u32, at: Instant, told: &Told<'_>) {
+        if let Some(witness) = &mut self.witness {
+            witness.told(index, at, told);
+        }
         match told {
-            Told::Said(Seen::Push(push)) => self.push(index, at, push),
+            Told::Said(Seen::Push(push, _)) => self.push(index, at, push),
             Told::Said(Seen::Ack(ack)) => self.ack(at, ack),
             Told::Said(Seen::Hint { delay_ms, .. }) => {
                 self.pulls.push((at + Duration::from_millis(*delay_ms), index));

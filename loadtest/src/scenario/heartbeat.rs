@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 
-use super::{REST, Scenario, Stage, lost};
+use super::{Compared, Comparison, REST, Scenario, Stage, lost};
 use crate::frame;
 use crate::latency::Latencies;
 use crate::numbers::float;
@@ -62,8 +62,8 @@ impl Scenario for Heartbeat {
         ]
     }
 
-    fn has_floor(&self) -> bool {
-        true
+    fn compared(&self, with: Comparison) -> Compared {
+        Compared::unless_bare(with)
     }
 
     fn round(&self, stage: &mut Stage<'_>) -> Result<Round> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 
-use super::{REST, Scenario, Stage, lost};
+use super::{Compared, Comparison, REST, Scenario, Stage, lost};
 use crate::frame;
 use crate::numbers::float;
 use crate::round::Round;
@@ -42,8 +42,8 @@ impl Scenario for Idle {
         ]
     }
 
-    fn has_floor(&self) -> bool {
-        true
+    fn compared(&self, with: Comparison) -> Compared {
+        Compared::unless_bare(with)
     }
 
     fn wants_fresh(&self) -> bool {

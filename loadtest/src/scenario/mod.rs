@@ -8,14 +8,18 @@
 mod group;
 mod heartbeat;
 mod idle;
+mod p2p;
+mod pairs;
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 pub(crate) use self::group::Group;
 pub(crate) use self::heartbeat::Heartbeat;
 pub(crate) use self::idle::Idle;
+pub(crate) use self::p2p::P2p;
 use crate::ground::Side;
 use crate::progress::Progress;
 use crate::round::Round;
@@ -25,14 +29,47 @@ use crate::token::Minter;
 /// Things come to rest after opening, before anything is measured.
 const REST: Duration = Duration::from_secs(1);
 
+/// Something simpler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Comparison {
+    /// A bare epoll server that writes prebuilt frames.
+    Floor,
+    /// The same gateway with one worker thread.
+    OneWorker,
+    /// p2p: what the store is made of, without a gateway: the append script
+    /// called by a bare client, or appending to a file and syncing it.
+    Bare,
+}
+
+/// How a scenario is put beside something simpler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// Rounds of both, in turn.
+    InTurn,
+    /// Within each round.
+    Within,
+    /// It makes no sense.
+    Never,
+}
+
+impl Compared {
+    /// For what a server without a store can do as well.
+    const fn unless_bare(with: Comparison) -> Self {
+        match with {
+            Comparison::Floor | Comparison::OneWorker => Self::InTurn,
+            Comparison::Bare => Self::Never,
+        }
+    }
+}
+
 /// One kind of load.
 pub(crate) trait Scenario {
     /// As it is called on the command line.
     fn name(&self) -> &'static str;
     /// What it was told to do, by name.
     fn settings(&self) -> Vec<(&'static str, String)>;
-    /// Whether the floor can take the same load.
-    fn has_floor(&self) -> bool;
+    /// How it is put beside something simpler.
+    fn compared(&self, with: Comparison) -> Compared;
     /// Whether each round needs a gateway that did nothing yet.
     fn wants_fresh(&self) -> bool {
         false
@@ -55,8 +92,10 @@ pub(crate) struct Stage<'a> {
     pub(crate) opening: u32,
     /// Of this round; differs from run to run.
     pub(crate) nonce: String,
-    /// Loops of `send` are put beside the floor.
-    pub(crate) compares: bool,
+    /// What the gateway is put beside in this run.
+    pub(crate) compared: Option<Comparison>,
+    /// Clients whose every message goes through the history checker.
+    pub(crate) watched: u32,
 }
 
 impl Stage<'_> {
