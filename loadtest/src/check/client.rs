@@ -17,7 +17,7 @@ use super::outbox::Outbox;
 use super::recorder::{Recorder, digest};
 use super::replica::{Pull, Replica};
 use super::shared::{Phase, Shared};
-use crate::frame::{envelope, heartbeat};
+use crate::frame::{HEARTBEAT, envelope};
 use crate::history::{ClientLog, Event, Position};
 use crate::peer::Peer;
 use crate::target::upgrade;
@@ -116,7 +116,7 @@ impl Client {
         let opening = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            let mut peer = Peer::open(stream, &upgrade(&address.to_string(), &path)).await?;
+            let mut peer = Peer::open(stream, &upgrade(&address.to_string(), &path, "")).await?;
             let have = have.iter().map(to_wire).collect();
             peer.write(&envelope(Payload::Identify(Identify { have, ..Identify::default() }))).await?;
             anyhow::Ok(peer)
@@ -216,7 +216,7 @@ impl Client {
                 out.extend(envelope(Payload::Ack(confirmation(replica))));
             }
             if now >= self.last_write + BEAT {
-                out.extend(heartbeat());
+                out.extend(HEARTBEAT);
             }
         }
         for (conversation, floor) in &self.role.conversations {
