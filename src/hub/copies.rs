@@ -80,8 +80,8 @@ impl Outbox {
         early
     }
 
-    /// Offers a copy; `own` = the client sent it itself over this connection
-    /// and needs no copy.
+    /// Offers a copy; `own` = the client sent it itself over this connection,
+    /// and needs no copy unless it was told to forget what it had.
     pub(crate) fn offer(&self, frame: &Frame, own: bool, limits: OutboxLimits) -> Offered {
         let mut state = self.state.lock();
         if state.is_over() {
@@ -90,6 +90,7 @@ impl Outbox {
             metrics().copies_dropped_closed.increment(1);
             return Offered::Gone;
         }
+        let own = own && frame.mark.as_ref().is_some_and(|mark| state.places.has_ack(mark));
         if let Some(mark) = frame.mark.as_ref().filter(|_| !state.opening) {
             match state.places.offer(mark, own) {
                 Verdict::Next => {}
@@ -183,19 +184,6 @@ impl Outbox {
             state.places.set(conversation, epoch, seq, id);
         }
         there
-    }
-
-    /// The last message that the client has, or has the ack of, in a
-    /// conversation it is to pull; `None` = not known.
-    #[must_use]
-    pub(crate) fn has(&self, conversation: &ConversationId) -> Option<Place> {
-        self.state.lock().places.has(conversation)
-    }
-
-    /// Begins a conversation anew behind this message; what was to be pulled
-    /// still is.
-    pub(crate) fn restart(&self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
-        self.state.lock().places.restart(conversation, epoch, seq, id);
     }
 
     /// Begins a conversation that the user has joined; `false` = it is known
@@ -416,13 +404,5 @@ mod tests {
         assert!(outbox.push(answer(), LIMITS));
         assert_eq!(kinds(&outbox), [(Class::Control, None), (Class::Control, None)]);
         assert!(!outbox.push(answer(), LIMITS), "nothing is left to make way");
-    }
-
-    #[test]
-    fn ones_own_message_needs_no_copy_but_counts() {
-        let outbox = outbox();
-        assert_eq!(outbox.offer(&copy(2, 1, 1), true, LIMITS), Offered::Taken);
-        assert_eq!(outbox.offer(&copy(2, 2, 1), false, LIMITS), Offered::Taken);
-        assert_eq!(kinds(&outbox), [(Class::Push, Some(2))]);
     }
 }

@@ -111,13 +111,10 @@ impl Ports {
         for (user, since) in members {
             for peer in self.hub.peers(*user) {
                 let own = except.is_some_and(|other| Arc::ptr_eq(other, &peer));
-                if *since < mark.seq && !(own && peer.offer(frame, true) == Offered::Taken) {
+                let has = |offered| matches!(offered, Offered::Taken | Offered::Stale);
+                if *since < mark.seq && !(own && has(peer.offer(frame, true))) {
                     let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };
                     peer.hint(&mark.conversation, mark.epoch, mark.seq, delay, HintCause::Hot);
-                    if own {
-                        // Remembered: the client has its ack.
-                        peer.offer(frame, true);
-                    }
                     told += 1;
                 }
             }

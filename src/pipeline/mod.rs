@@ -30,6 +30,7 @@ mod resume;
 mod send;
 #[cfg(test)]
 mod simulation;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
