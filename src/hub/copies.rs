@@ -133,16 +133,20 @@ impl Outbox {
 
     /// Queues the answer to a pull from `from` that reached `mark`, the end of
     /// the log; `known` is [`Self::known_top`] from before it was read.
-    /// `answer` is told whether there is more by now.
+    /// `newest` = of its messages; `answer` is told whether there is more by now.
     pub(crate) fn pulled(
         &self,
         from: i64,
         mark: &Mark,
+        newest: Option<Place>,
         known: (u64, i64),
         limits: OutboxLimits,
         answer: impl FnOnce(bool) -> Frame,
     ) {
         let mut state = self.state.lock();
+        if let Some(newest) = newest {
+            state.places.took(newest, &mark.conversation);
+        }
         // Encoded under the lock, so that no copy slips in before it.
         let more = !state.places.pulled(from, mark, known);
         state.push(answer(more), limits);
@@ -333,7 +337,7 @@ mod tests {
         assert_eq!(outbox.offer(&copy(2, 4, 1), false, LIMITS), Offered::Pulling);
         assert_eq!(outbox.offer(&copy(4, 1, 1), false, LIMITS), Offered::Taken, "others go on");
         let mark = copy(2, 4, 1).mark.unwrap();
-        outbox.pulled(1, &mark, (0, 0), LIMITS, |more| {
+        outbox.pulled(1, &mark, None, (0, 0), LIMITS, |more| {
             assert!(!more);
             Frame::control(vec![1].into(), FrameKind::Other)
         });

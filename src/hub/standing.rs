@@ -36,6 +36,28 @@ impl Outbox {
         self.state.lock().places.holdings(conversation).collect()
     }
 
+    /// Queues the answer to a pull that is not the end of the log, or nothing
+    /// that is pushed goes on behind. `newest` = of its messages.
+    pub(crate) fn give(
+        &self,
+        conversation: &ConversationId,
+        newest: Option<Place>,
+        answer: Frame,
+        limits: OutboxLimits,
+    ) {
+        let mut state = self.state.lock();
+        if let Some(newest) = newest {
+            state.places.took(newest, conversation);
+        }
+        state.push(answer, limits);
+        wake(state);
+    }
+
+    /// The client has this message already.
+    pub(crate) fn took(&self, conversation: &ConversationId, message: Place) {
+        self.state.lock().places.took(message, conversation);
+    }
+
     /// One of the holdings is in the log of this epoch.
     pub(crate) fn proved(&self, held: &Place, epoch: u64) {
         self.state.lock().places.proved(held, epoch);
@@ -155,6 +177,18 @@ mod tests {
         // What waited behind a hole is offered once more: that is no ack.
         outbox.offer(&copy(7, 9), true, LIMITS);
         assert_eq!(holdings(&outbox), []);
+    }
+
+    #[test]
+    fn what_was_pulled_ahead_of_what_is_pushed_is_known() {
+        let outbox = behind(7, 4);
+        let conversation = mark(0, 0).conversation;
+        outbox.give(&conversation, Some(Place::behind(&mark(7, 4))), word(), LIMITS);
+        assert_eq!(holdings(&outbox), [], "it was given that before");
+        outbox.pulled(6, &mark(7, 8), Some(Place::behind(&mark(7, 8))), (0, 0), LIMITS, |_| word());
+        assert_eq!(holdings(&outbox), [(7, 8)]);
+        (5..=8).for_each(|seq| assert_eq!(outbox.offer(&copy(7, seq), false, LIMITS), Offered::Taken));
+        assert_eq!(holdings(&outbox), [], "it has come so far");
     }
 
     #[test]

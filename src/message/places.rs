@@ -4,40 +4,13 @@
 //! one that comes too early shows a hole. In *pull* mode nothing is handed
 //! over until the client has pulled to the end.
 
-use super::Mark;
 use super::holdings::Holdings;
+use super::{Mark, Place, Verdict};
 use crate::types::ConversationId;
 
 /// Most conversations remembered of one connection; beyond, what comes first
 /// of an unknown one is taken as the next.
 const MAX_PLACES: usize = 4_096;
-
-/// The last message of one conversation that a connection was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// [`ConversationId::key`].
-    pub(super) key: u64,
-    /// Of which history.
-    pub epoch: u64,
-    /// Its position; 0 = nothing yet.
-    pub seq: i64,
-    /// Which message that is; 0 = not known.
-    pub id: i64,
-}
-
-impl Place {
-    /// Behind this message.
-    #[must_use]
-    pub(crate) fn behind(mark: &Mark) -> Self {
-        Self::new(&mark.conversation, mark.epoch, mark.seq, mark.id)
-    }
-
-    /// The same in parts.
-    #[must_use]
-    pub(crate) fn new(conversation: &ConversationId, epoch: u64, seq: i64, id: i64) -> Self {
-        Self { key: conversation.key(), epoch, seq, id }
-    }
-}
 
 /// A conversation that the client was told to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,35 +23,6 @@ pub(crate) struct Pulling {
     pub epoch: u64,
     /// The top the client was told last.
     told: i64,
-}
-
-impl Place {
-    /// Where a message stands to one that is here.
-    fn judge(&self, mark: &Mark) -> Verdict {
-        match self {
-            Self { seq: 0, .. } if mark.seq == 1 => Verdict::Next,
-            Self { seq: 0, .. } => Verdict::Hole,
-            place if mark.epoch > place.epoch => Verdict::OtherHistory,
-            place if mark.epoch < place.epoch || mark.seq <= place.seq => Verdict::Stale,
-            place if mark.seq == place.seq + 1 => Verdict::Next,
-            _ => Verdict::Hole,
-        }
-    }
-}
-
-/// What is to be done with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Hand it over.
-    Next,
-    /// It was handed over before.
-    Stale,
-    /// The ones before it come first.
-    Hole,
-    /// It is of another history: what the connection has is to be proved.
-    OtherHistory,
-    /// The client pulls it.
-    Pulling,
 }
 
 /// The places of one connection.
@@ -183,6 +127,14 @@ impl Places {
             _ => self.holdings.add(Place::behind(mark)),
         }
         older
+    }
+
+    /// The client has this message, which it asked for.
+    pub(crate) fn took(&mut self, message: Place, conversation: &ConversationId) {
+        let place = self.get(conversation).filter(|_| !self.is_pulling(conversation));
+        if !place.is_some_and(|place| place.epoch == message.epoch && place.seq >= message.seq) {
+            self.holdings.add(message);
+        }
     }
 
     /// What the client has beyond its place, or before it began to pull, and

@@ -158,6 +158,10 @@ impl Ports {
                 peer.outbox.refute(&conversation, &to, error, peer.limits());
                 return Ok(());
             }
+            if page.messages.first().is_some_and(|first| first.seq == before) {
+                let has = Place::new(&conversation, page.epoch, before, place.id);
+                peer.outbox.took(&conversation, has);
+            }
             page.messages.retain(|message| message.seq >= request.from_seq);
             if page.messages.is_empty() && page.has_more {
                 // The proof left no room for what was asked for.
@@ -268,15 +272,19 @@ impl Ports {
             first_available_seq: first_available,
             has_more,
         };
+        let newest = messages.iter().max_by_key(|message| message.seq);
+        let newest = newest
+            .map(|newest| Place::new(conversation, epoch, newest.seq, message_id(&newest.server_msg_id)));
         if has_more || request.direction() != Direction::Forward {
-            return answer(peer, trace_id, Payload::SyncResp(response(messages, has_more)));
+            let page = frame(trace_id, Payload::SyncResp(response(messages, has_more)));
+            return peer.outbox.give(conversation, newest, page, peer.limits());
         }
         let id = match last {
             Some(id) => id,
             None => self.id_at_top(conversation, top).await,
         };
         let mark = Mark { conversation: conversation.clone(), epoch, seq: top, id };
-        peer.outbox.pulled(request.from_seq, &mark, known, peer.limits(), |more| {
+        peer.outbox.pulled(request.from_seq, &mark, newest, known, peer.limits(), |more| {
             frame(trace_id, Payload::SyncResp(response(messages, more)))
         });
     }
