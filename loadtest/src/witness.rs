@@ -76,7 +76,7 @@ impl Witness {
             Told::Said(Seen::Ack(ack)) => self.acked(ack),
             Told::Said(Seen::Push(push, how)) => self.received(push, *how),
             Told::Said(Seen::Error { code: RESYNC, conversation, .. }) => {
-                self.name(conversation).map(|conversation| Event::Resync { conversation, current: None })
+                self.name(conversation).map(|conversation| Event::resync(&conversation))
             }
             Told::Gone(why) => Some(Event::Disconnected { why: Some(format!("{why:#}")) }),
             Told::Said(_) => None,

@@ -18,10 +18,11 @@ mod peer;
 mod registry;
 mod room;
 mod rooms;
+mod standing;
 mod tail;
 
 pub(crate) use copies::{Offered, Start};
-pub(crate) use gap::{Held, PATIENCE_MS};
+pub(crate) use gap::{Gaps, Held, PATIENCE_MS};
 pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits};
 pub(crate) use peer::{Peer, PeerIdentity};
 pub(crate) use registry::{Hub, Registered};

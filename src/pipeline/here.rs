@@ -113,20 +113,17 @@ impl Ports {
         let spread = u32::try_from(self.groups.pull_spread.as_millis()).unwrap_or(u32::MAX);
         let mut told = 0;
         // Who was quick has come for it already.
-        let has = |place: Place| (place.epoch, place.seq) >= (mark.epoch, mark.seq);
+        let came = |place: Place| (place.epoch, place.seq) >= (mark.epoch, mark.seq);
         for (user, _) in members.iter().filter(|(_, since)| *since < mark.seq) {
             for peer in self.hub.peers(*user) {
                 let own = except.is_some_and(|other| Arc::ptr_eq(other, &peer));
-                let known = peer.outbox.place(&mark.conversation).is_some_and(has);
-                if known || own && peer.offer(frame, true) == Offered::Taken {
+                let has = |offered| matches!(offered, Offered::Taken | Offered::Stale);
+                let known = peer.outbox.place(&mark.conversation).is_some_and(came);
+                if known || own && has(peer.offer(frame, true)) {
                     continue;
                 }
                 let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };
                 peer.hint(&mark.conversation, mark.epoch, mark.seq, delay, HintCause::Hot);
-                if own {
-                    // Remembered: the client has its ack.
-                    peer.offer(frame, true);
-                }
                 told += 1;
             }
         }

@@ -36,6 +36,7 @@ mod send;
 mod simulation;
 #[cfg(test)]
 mod testbed;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;

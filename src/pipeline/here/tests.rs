@@ -15,7 +15,8 @@ async fn who_has_come_for_a_message_is_not_told_of_it() {
     ports.look_up_members(&team(), &[user(2), user(3)]).await;
     let push = bed.append(&team(), 1).await;
     // As a pull does that comes to the end of the log.
-    quick.outbox.restart(&team(), push.epoch, push.seq, 1);
+    let before = quick.outbox.place(&team()).unwrap();
+    assert!(quick.outbox.move_place(&team(), &before, (push.epoch, push.seq, 1)));
     gateway.deliver(&bed, &push).await;
     assert_eq!((hinted(&quick), hinted(&slow)), (vec![], vec![1]));
 }
