@@ -170,6 +170,11 @@ impl Ports {
         let mut here = 0;
         if let Some(room) = self.hub.rooms.get(&mark.conversation) {
             room.set_gateways(&audience.gateways, monotonic_ms());
+            if self.lacks_interest(&room, audience) {
+                // Read again, and registered behind that.
+                let mver = room.mver().max(audience.mver).saturating_add(1);
+                self.hub.gaps.outdated(&mark.conversation, mver, monotonic_ms());
+            }
             here = self.offer_to_room(&room, &outgoing.frame(), outgoing.except.as_ref(), audience.mver);
         }
         let mut elsewhere = 0;

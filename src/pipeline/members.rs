@@ -10,7 +10,7 @@ use super::membership::{event_frame, found_out_frame};
 use super::{Pipeline, Ports};
 use crate::hub::{Peer, Room, Turn};
 use crate::message::message_id;
-use crate::store::{Joined, StoreError};
+use crate::store::{Audience, Joined, StoreError};
 use crate::telemetry::{HintCause, metrics};
 use crate::types::{ConversationId, UserId, monotonic_ms};
 use crate::wire::pb::{ConversationChange, Membership};
@@ -94,48 +94,58 @@ impl Ports {
     }
 
     /// Reads a room's members again if the store knows of a change that is not
-    /// known here, and registers interest again where the store knows of none.
+    /// known here, or of no interest in it.
     pub(super) async fn check_members(&self, group: &ConversationId) -> Result<(), StoreError> {
         let Some(room) = self.hub.rooms.get(group) else { return Ok(()) };
         let roster = self.store.roster(group, &[]).await?;
-        if roster.as_ref().is_none_or(|roster| roster.audience.mver > room.mver()) {
+        let changed =
+            |audience: &Audience| audience.mver > room.mver() || self.lacks_interest(&room, audience);
+        if roster.is_none_or(|roster| changed(&roster.audience)) {
             metrics().room_reloads.increment(1);
             self.reload(group).await?;
-        }
-        if roster.is_some_and(|roster| !roster.audience.gateways.contains(&self.own)) {
-            let wanted: Vec<_> = room.members().iter().map(|(user, _)| (group.clone(), *user)).collect();
-            for wanted in wanted.chunks(JOIN_BATCH) {
-                self.take_in(wanted).await?;
-            }
-            if !wanted.is_empty() {
-                tracing::info!(%group, "interest was lost, and is registered again");
-                self.catch_up_with(std::slice::from_ref(group)).await;
-            }
         }
         Ok(())
     }
 
+    /// Whether members are here, and the store knows of no interest in them.
+    pub(super) fn lacks_interest(&self, room: &Room, audience: &Audience) -> bool {
+        !audience.gateways.contains(&self.own) && room.online() > 0
+    }
+
     /// Reads a room's members again; whoever is none any more is out, and told:
-    /// nobody has told him.
+    /// nobody has told him. Interest that was lost is registered again.
     pub(super) async fn reload(&self, conversation: &ConversationId) -> Result<(), StoreError> {
         let Some(room) = self.hub.rooms.get(conversation) else { return Ok(()) };
         let turns = room.turns();
         let users: Vec<UserId> = turns.iter().map(|(user, _)| *user).collect();
-        let (out, change) = match self.store.roster(conversation, &users).await? {
+        let (out, change, lost) = match self.store.roster(conversation, &users).await? {
             Some(roster) => {
                 let since = roster.members.iter().map(|member| member.map(|member| member.since_seq));
                 let entries = turns.into_iter().zip(since);
                 let entries: Vec<_> = entries.map(|((user, turn), since)| (user, turn, since)).collect();
                 let out = room.reload(roster.audience.mver, &entries);
                 out.iter().for_each(|user| self.forget_conversation(*user, conversation));
-                (out, ConversationChange::Removed)
+                (out, ConversationChange::Removed, self.lacks_interest(&room, &roster.audience))
             }
             // Whoever has come meanwhile is in another group of this name.
-            None => (self.vacate(&room, turns), ConversationChange::Deleted),
+            None => (self.vacate(&room, turns), ConversationChange::Deleted, false),
         };
         for user in out {
             self.hub.deliver(user, &found_out_frame(conversation, change, user), None);
         }
+        if lost { self.take_in_again(&room).await } else { Ok(()) }
+    }
+
+    /// Registers interest for everybody in a room, and makes up for what came
+    /// while there was none.
+    async fn take_in_again(&self, room: &Room) -> Result<(), StoreError> {
+        let wanted: Vec<_> =
+            room.members().iter().map(|(user, _)| (room.conversation.clone(), *user)).collect();
+        for wanted in wanted.chunks(JOIN_BATCH) {
+            self.take_in(wanted).await?;
+        }
+        tracing::info!(group = %room.conversation, "interest was lost, and is registered again");
+        self.catch_up_with(std::slice::from_ref(&room.conversation)).await;
         Ok(())
     }
 

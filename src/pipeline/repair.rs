@@ -42,11 +42,12 @@ async fn run(ports: Arc<Ports>) {
         let now = monotonic_ms();
         let (due, next) = ports.hub.gaps.due(now);
         for conversation in due {
-            ports.hub.gaps.postpone(&conversation, now + UNDER_WAY_MS);
+            ports.hub.gaps.take_on(&conversation, now + UNDER_WAY_MS);
             let ports = Arc::clone(&ports);
             let permit = Arc::clone(&permits).acquire_owned().await;
             tokio::spawn(async move {
                 ports.repair(&conversation).await;
+                ports.hub.gaps.done(&conversation);
                 drop(permit);
             });
         }

@@ -1,6 +1,6 @@
 //! Who is in a room, and what those hear who are not any more.
 
-use super::super::testbed::{Testbed, hinted, received, team, user};
+use super::super::testbed::{Testbed, hinted, pushed, received, team, user};
 use super::*;
 use crate::hub::Start;
 use crate::message::Place;
@@ -86,4 +86,23 @@ async fn interest_that_was_lost_is_registered_again() {
     bed.model.leave(&ports.own, &[team()]);
     ports.check_members(&team()).await.unwrap();
     assert!(bed.model.roster(&team(), &[]).unwrap().audience.gateways.is_empty(), "nobody is here");
+}
+
+#[tokio::test]
+async fn lost_interest_shows_in_what_is_sent_here() {
+    let bed = Testbed::new();
+    let gateway = bed.gateway("gw");
+    let ports = &gateway.ports;
+    bed.make_team(&[1, 2]);
+    let two = bed.connect(&gateway, 2).await;
+    ports.look_up_members(&team(), &[user(2)]).await;
+    gateway.say(&bed, 1).await;
+    assert!(!ports.hub.gaps.any());
+    bed.model.leave(&ports.own, &[team()]);
+    gateway.say(&bed, 2).await;
+    assert_eq!(pushed(&two), [1, 2]);
+    assert!(ports.hub.gaps.any(), "it is to be looked at");
+    ports.reload_for(&team()).await.unwrap();
+    let audience = bed.model.roster(&team(), &[]).unwrap().audience;
+    assert_eq!(audience.gateways, std::slice::from_ref(&ports.own));
 }
