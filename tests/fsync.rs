@@ -165,3 +165,28 @@ async fn what_a_failed_sync_left_is_written_again_before_it_is_acknowledged() {
         at("and acknowledged", failed, &|line| line.contains("TCP:[") && line.contains(&ack.server_msg_id));
     assert!(synced < told, "synced in line {synced}, acknowledged in line {told}:\n{text}");
 }
+
+#[tokio::test]
+async fn a_commit_that_filled_the_disk_half_way_is_made_once() {
+    let mut gateway = Gateway::start(Options::new()).await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    phone.store_text("p2p:42:43", "m-before", "x").await;
+    let dir = tempfile::tempdir().unwrap();
+    let journal = gateway.data_dir().join("store/0.jnl");
+    // The first write of the commit is done, the second finds no room.
+    let full = ["-P", journal.to_str().unwrap(), "-e", "inject=write:error=ENOSPC:when=2"];
+    let trace = Trace::with(&gateway, &dir.path().join("trace"), &full).await;
+    let long = "y".repeat(30_000);
+    let ack = phone.store_text("p2p:42:43", "m-half", &long).await;
+    trace.end();
+    let text = std::fs::read_to_string(dir.path().join("trace")).unwrap();
+    assert!(text.contains("ENOSPC") && text.contains("(INJECTED)"), "{text}");
+    assert_eq!((ack.seq, ack.duplicate), (2, false));
+    assert!(gateway.log().contains("cut off what was being written"), "{}", gateway.log());
+    phone.store_text("p2p:42:43", "m-behind", "x").await;
+    gateway.kill();
+    let gateway = gateway.restart().await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    let ids: Vec<_> = phone.pull("p2p:42:43").await.into_iter().map(|push| push.client_msg_id).collect();
+    assert_eq!(ids, ["m-before", "m-half", "m-behind"]);
+}

@@ -148,6 +148,10 @@ async fn what_cannot_be_opened_says_where_and_why() {
     let newer = EmbeddedStore::open(dir.path(), false).unwrap_err().to_string();
     assert!(newer.contains("newer version (layout 99"), "{newer}");
     assert!(newer.contains(&dir.path().display().to_string()), "{newer}");
+    let mark = engine::place(dir.path()).join("version");
+    std::fs::write(mark, b"FJL\x04").unwrap();
+    let foreign = EmbeddedStore::open(dir.path(), false).unwrap_err().to_string();
+    assert!(foreign.contains("another version of the storage engine"), "{foreign}");
     let file = tempfile::NamedTempFile::new().unwrap();
     let no_dir = EmbeddedStore::open(file.path(), false).unwrap_err().to_string();
     assert!(no_dir.contains(&file.path().display().to_string()), "{no_dir}");
