@@ -66,9 +66,10 @@ struct Arguments {
 struct Common {
     #[command(flatten)]
     ground: GroundArgs,
-    /// User of the first connection; the others count on from it.
-    #[arg(long, global = true, default_value_t = 1_000_000)]
-    first_user: u64,
+    /// User of the first connection; the others count on from it, each round
+    /// a million further. Default: 1000000, or drawn with --url.
+    #[arg(long, global = true, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    first_user: Option<u64>,
     /// Connections being opened at once.
     #[arg(long, global = true, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     opening: u32,
@@ -89,6 +90,9 @@ struct Common {
     /// Writes everything there; - is standard output.
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes a page with charts there.
+    #[arg(long, global = true, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// No line per second.
     #[arg(long, global = true)]
     quiet: bool,
@@ -96,6 +100,8 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Handshakes, as fast as they come or at a rate.
+    Connect(scenario::Connect),
     /// Connections that do nothing but live.
     Idle(scenario::Idle),
     /// Connections that send nothing but heartbeats.
@@ -104,6 +110,12 @@ enum Verb {
     Group(scenario::Group),
     /// Pairs: one side sends, the other receives.
     P2p(scenario::P2p),
+    /// All receivers leave at once and come back for what they missed.
+    ReconnectWave(scenario::ReconnectWave),
+    /// Members of a busy group that stop reading for a while.
+    SlowReaders(scenario::SlowReaders),
+    /// Idle connections, churn and messages, for long.
+    Soak(scenario::Soak),
     /// Pairs that talk both ways, reconnect and repeat; every message is
     /// checked against what everybody saw.
     Check(check::Check),
@@ -123,6 +135,10 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let common = &arguments.common;
     let outcome = match &arguments.verb {
+        Verb::Connect(scenario) => run::run(common, scenario),
+        Verb::ReconnectWave(scenario) => run::run(common, scenario),
+        Verb::SlowReaders(scenario) => run::run(common, scenario),
+        Verb::Soak(scenario) => run::run(common, scenario),
         Verb::Idle(scenario) => run::run(common, scenario),
         Verb::Heartbeat(scenario) => run::run(common, scenario),
         Verb::Group(scenario) => run::run(common, scenario),
@@ -149,6 +165,9 @@ fn finish(outcome: Result<ExitCode>) -> ExitCode {
 }
 
 fn publish(common: &Common, report: &Report) -> Result<()> {
+    if let Some(path) = &common.html {
+        std::fs::write(path, report.to_html()).with_context(|| path.display().to_string())?;
+    }
     let json = serde_json::to_string_pretty(&report.to_json())?;
     match &common.json {
         Some(path) if path == Path::new("-") => println!("{json}"),
@@ -165,7 +184,7 @@ fn publish(common: &Common, report: &Report) -> Result<()> {
 fn checked(common: &Common, scenario: &check::Check) -> Result<Report> {
     let side = Side::gateway(&common.ground, None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
-    let verdict = runtime.block_on(scenario.run(&side.targets, common.first_user))?;
+    let verdict = runtime.block_on(scenario.run(&side.targets, common.first_user.unwrap_or(1_000_000)))?;
     let mut report = Report::new("check", vec![("gateway".to_owned(), side.what.clone())]);
     report.judged(verdict);
     report.limit(&common.limit);

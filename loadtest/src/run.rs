@@ -16,6 +16,9 @@ use crate::scenario::{Compared, Comparison, Scenario, Stage};
 /// loop of the same writes.
 const FLOOR_OVER_RAW: f64 = 1.1;
 
+/// Users of one round at most: nobody has a history from an earlier one.
+const USERS: u64 = 1_000_000;
+
 /// Runs `scenario`; an error means that it could not be run.
 pub(crate) fn run(common: &Common, scenario: &dyn Scenario) -> Result<Report> {
     let compared = common.compare.map_or(Compared::Never, |with| scenario.compared(with));
@@ -39,6 +42,12 @@ pub(crate) fn run(common: &Common, scenario: &dyn Scenario) -> Result<Report> {
     settings.push(("machine".to_owned(), machine()));
     settings.push(("rounds".to_owned(), rounds.to_string()));
     let mut report = Report::new(scenario.name(), settings);
+    let first_user = match common.first_user {
+        Some(user) => user,
+        None if common.ground.url.is_empty() => 1_000_000,
+        // A gateway that runs already may remember those of an earlier run.
+        None => 1_000_000_000 + u64::from(fastrand::u32(..)) * 10_000_000,
+    };
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for number in 0..rounds {
         if number > 0 && scenario.wants_fresh() && common.ground.url.is_empty() {
@@ -48,7 +57,7 @@ pub(crate) fn run(common: &Common, scenario: &dyn Scenario) -> Result<Report> {
             let mut stage = Stage {
                 side,
                 progress: &mut progress,
-                first_user: common.first_user,
+                first_user: first_user + u64::from(number) * USERS,
                 opening: common.opening,
                 nonce: nonce(number)?,
                 compared: common.compare,

@@ -374,7 +374,8 @@ mod tests {
     fn answers_and_refusals_are_read() {
         let error = proto::Error { code: 6, ..proto::Error::default() };
         let status = AckStatus::Failed.into();
-        let ack = proto::Ack { client_msg_id: "c".into(), status, error: Some(error), ..proto::Ack::default() };
+        let ack =
+            proto::Ack { client_msg_id: "c".into(), status, error: Some(error), ..proto::Ack::default() };
         let expected = Ack { client_msg_id: b"c", status: Ack::FAILED, error: 6, ..Ack::default() };
         assert_eq!(told(Payload::Ack(ack)), [format!("{:?}", Seen::Ack(expected))]);
         assert!(scan(&[5, 1], |_| {}).is_err(), "cut short");

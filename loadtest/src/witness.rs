@@ -19,29 +19,35 @@ use crate::target::DEVICE;
 /// `ERROR_CODE_RESYNC_REQUIRED`.
 const RESYNC: u64 = 8;
 
-/// The watched ones: clients 0 to some number.
+/// The watched ones.
 #[derive(Debug)]
 pub(crate) struct Witness {
     start: Instant,
-    logs: Vec<ClientLog>,
+    /// By client.
+    logs: BTreeMap<u32, ClientLog>,
     conversations: BTreeMap<Arc<str>, Vec<i64>>,
 }
 
 impl Witness {
-    /// Of the first `clients` clients, which are users from `first_user` on.
-    pub(crate) fn new(clients: u32, first_user: u64) -> Result<Self> {
+    /// Of these clients, which are users from `first_user` on.
+    pub(crate) fn of(clients: Vec<u32>, first_user: u64) -> Result<Self> {
         let first = i64::try_from(first_user).context("first user")?;
-        let log = |index: u32| ClientLog {
-            user: first + i64::from(index),
-            device: DEVICE.to_owned(),
-            records: Vec::new(),
+        let log = |index: u32| {
+            let user = first + i64::from(index);
+            (index, ClientLog { user, device: DEVICE.to_owned(), records: Vec::new() })
         };
-        Ok(Self { start: Instant::now(), logs: (0..clients).map(log).collect(), conversations: BTreeMap::new() })
+        let logs = clients.into_iter().map(log).collect();
+        Ok(Self { start: Instant::now(), logs, conversations: BTreeMap::new() })
     }
 
     /// Whether client `index` is watched.
     pub(crate) fn watches(&self, index: u32) -> bool {
-        usize::try_from(index).is_ok_and(|place| place < self.logs.len())
+        self.logs.contains_key(&index)
+    }
+
+    /// All that are.
+    pub(crate) fn clients(&self) -> Vec<u32> {
+        self.logs.keys().copied().collect()
     }
 
     /// A conversation of watched users, without a message so far.
@@ -51,7 +57,7 @@ impl Witness {
 
     /// Users of the watched clients.
     pub(crate) fn users(&self) -> Vec<i64> {
-        self.logs.iter().map(|log| log.user).collect()
+        self.logs.values().map(|log| log.user).collect()
     }
 
     /// Client `index` begins a connection.
@@ -62,7 +68,8 @@ impl Witness {
     /// Client `index` sent a message for the first time.
     pub(crate) fn sent(&mut self, index: u32, conversation: &str, client_msg_id: &str, text: &str) {
         let Some(conversation) = self.name(conversation.as_bytes()) else { return };
-        let event = Event::Sent { conversation, client_msg_id: Arc::from(client_msg_id), digest: digest(text) };
+        let event =
+            Event::Sent { conversation, client_msg_id: Arc::from(client_msg_id), digest: digest(text) };
         self.note(index, Instant::now(), event);
     }
 
@@ -131,16 +138,17 @@ impl Witness {
     }
 
     fn note(&mut self, index: u32, at: Instant, event: Event) {
-        if let Some(log) = usize::try_from(index).ok().and_then(|place| self.logs.get_mut(place)) {
+        if let Some(log) = self.logs.get_mut(&index) {
             log.records.push(Record { at: at.saturating_duration_since(self.start), event });
         }
     }
 
     /// Reads the conversations as they are now, and judges.
     pub(crate) fn judge(self, side: &Side) -> Result<Verdict> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
         let gateways = side.targets.addresses();
-        let mut history = History { clients: self.logs, ..History::default() };
+        let mut history = History { clients: self.logs.into_values().collect(), ..History::default() };
         for (conversation, users) in self.conversations {
             let reader = users.first().context("a conversation without a user")?;
             let log = runtime.block_on(read_log(&gateways, *reader, &conversation))?;

@@ -61,7 +61,13 @@ impl Caller {
 
 /// For `span`: `depth` calls per round trip, over `conversations`
 /// conversations.
-pub(crate) fn pipelined(url: &str, conversations: u64, depth: u64, size: usize, span: Duration) -> Result<Bare> {
+pub(crate) fn pipelined(
+    url: &str,
+    conversations: u64,
+    depth: u64,
+    size: usize,
+    span: Duration,
+) -> Result<Bare> {
     let first = first_user()?;
     let threads: Vec<JoinHandle<Result<(u64, Latencies)>>> = (0..CONNECTIONS)
         .map(|number| {
@@ -76,7 +82,8 @@ pub(crate) fn pipelined(url: &str, conversations: u64, depth: u64, size: usize, 
                         calls.add_command(caller.call());
                     }
                     let from = Instant::now();
-                    let answers: Vec<redis::Value> = calls.query(&mut caller.connection).context("the script")?;
+                    let answers: Vec<redis::Value> =
+                        calls.query(&mut caller.connection).context("the script")?;
                     latencies.record(from.elapsed());
                     stored += u64::try_from(answers.len())?;
                 }

@@ -8,6 +8,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 use tidegate::cli::ServeArgs;
@@ -17,6 +19,7 @@ use super::GroundArgs;
 use crate::admin::Admin;
 
 const READY: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
 /// The gateway this tool was built with, as a process: `tidegate serve`.
@@ -53,6 +56,7 @@ pub(crate) struct OwnGateway {
     pub(crate) listen: SocketAddr,
     /// The admin listener.
     pub(crate) admin: SocketAddr,
+    command: Command,
     child: Child,
     /// Its data and its log.
     dir: TempDir,
@@ -95,15 +99,14 @@ impl OwnGateway {
         if let Some(path) = config_file(args, secret, &dir)? {
             command.arg("--config").arg(path);
         }
-        let child = command
+        command
             .env("TIDEGATE_WORKERS", args.workers().to_string())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("the gateway's log")?)
-            .stderr(log)
-            .spawn()
-            .context("starting the gateway")?;
+            .stderr(log);
+        let child = command.spawn().context("starting the gateway")?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway = Self { listen: nowhere, admin: nowhere, child, dir };
+        let mut gateway = Self { listen: nowhere, admin: nowhere, command, child, dir };
         gateway.wait_ready()?;
         Ok(gateway)
     }
@@ -130,9 +133,28 @@ impl OwnGateway {
     fn read_run_file(&mut self) -> Option<()> {
         let text = fs::read_to_string(self.dir.path().join("data/run.json")).ok()?;
         let run: Value = serde_json::from_str(&text).ok()?;
+        if run.get("pid")?.as_u64()? != u64::from(self.child.id()) {
+            // Of the one before.
+            return None;
+        }
         let address = |name: &str| run.get(name)?.as_str()?.parse().ok();
         (self.listen, self.admin) = (address("listen")?, address("admin")?);
         Some(())
+    }
+
+    /// Asks the process to end, and starts another one on its data.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM)
+            .context("stopping the gateway")?;
+        let end = Instant::now() + STOP;
+        while self.child.try_wait().context("the gateway")?.is_none() {
+            if Instant::now() > end {
+                bail!("the gateway does not stop\n{}", self.log());
+            }
+            std::thread::sleep(POLL);
+        }
+        self.child = self.command.spawn().context("starting the gateway again")?;
+        self.wait_ready()
     }
 
     /// The process id.

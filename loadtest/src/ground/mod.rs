@@ -120,14 +120,13 @@ impl Side {
         let own = (0..args.gateways)
             .map(|number| OwnGateway::start(args, number, url.as_deref(), secret.as_deref()))
             .collect::<Result<Vec<_>>>()?;
-        let addresses: Vec<_> = own.iter().map(|gateway| gateway.listen).collect();
         let store = if args.redis { "its own Redis" } else { "the embedded store" };
         Ok(Self {
             name: "gateway",
             what: format!("{} of the run, {} workers, on {store}", own.len(), args.workers()),
-            targets: Targets::at(&addresses),
-            processes: Processes::new(own.iter().map(OwnGateway::pid).collect()),
-            admins: own.iter().map(|gateway| Admin(gateway.admin.to_string())).collect(),
+            targets: targets(&own),
+            processes: processes(&own),
+            admins: admins(&own),
             secret,
             own,
             redis,
@@ -151,6 +150,19 @@ impl Side {
         })
     }
 
+    /// Ends the run's own gateways and starts others on the same data, so that
+    /// what came before leaves no trace in their memory; whether it could.
+    pub(crate) fn restart(&mut self) -> Result<bool> {
+        for gateway in &mut self.own {
+            gateway.restart()?;
+        }
+        if !self.own.is_empty() {
+            self.targets = targets(&self.own);
+            (self.processes, self.admins) = (processes(&self.own), admins(&self.own));
+        }
+        Ok(!self.own.is_empty())
+    }
+
     /// Whether this is the floor.
     pub(crate) const fn is_floor(&self) -> bool {
         self.floor.is_some()
@@ -160,4 +172,16 @@ impl Side {
     pub(crate) fn admin(&self) -> Result<&Admin> {
         self.admins.first().context("no admin address")
     }
+}
+
+fn targets(own: &[OwnGateway]) -> Targets {
+    Targets::at(&own.iter().map(|gateway| gateway.listen).collect::<Vec<_>>())
+}
+
+fn processes(own: &[OwnGateway]) -> Processes {
+    Processes::new(own.iter().map(OwnGateway::pid).collect())
+}
+
+fn admins(own: &[OwnGateway]) -> Vec<Admin> {
+    own.iter().map(|gateway| Admin(gateway.admin.to_string())).collect()
 }

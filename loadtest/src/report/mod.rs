@@ -1,5 +1,7 @@
 //! What a run found: figures of both sides, limits, and a verdict.
 
+mod chart;
+mod html;
 mod limit;
 mod text;
 
@@ -179,6 +181,11 @@ impl Report {
         } else {
             Ending::Kept
         }
+    }
+
+    /// One page that needs nothing else.
+    pub(crate) fn to_html(&self) -> String {
+        html::page(self)
     }
 
     /// One object.

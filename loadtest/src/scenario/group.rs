@@ -9,6 +9,7 @@ use clap::Args;
 use tidegate::internal::Payload;
 use tidegate::proto::{Custom, MessageType, SendMessageReq, SyncReq, send_message_req};
 
+use super::beside::Beside;
 use super::{Compared, Comparison, REST, Scenario, Stage, lost};
 use crate::floor::RAW;
 use crate::frame::{self, Template};
@@ -38,6 +39,9 @@ pub(crate) struct Group {
     /// Messages under way at most: sent, and not everybody has them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     in_flight: u32,
+    /// Ten pairs send so many messages per second to each other meanwhile.
+    #[arg(long)]
+    beside: Option<f64>,
     /// Characters of text in a message.
     #[arg(long, default_value_t = 64)]
     size: usize,
@@ -83,6 +87,7 @@ impl Scenario for Group {
             ("messages", self.messages.to_string()),
             ("inFlight", self.in_flight.to_string()),
             ("textBytes", self.size.to_string()),
+            ("besidePerSecond", self.beside.map_or("none".to_owned(), |rate| rate.to_string())),
         ]
     }
 
@@ -133,6 +138,10 @@ impl Group {
         let mut template = Template::new(self.message(group, &crowd.prefix))?;
         stage.begin("copies");
         self.send(stage, swarm, &mut crowd, &mut template, 1..=WARM_UP)?;
+        let beside = match self.beside {
+            Some(rate) if !stage.side.is_floor() => Some(Beside::start(stage, rate)?),
+            _ => None,
+        };
         crowd.copies = 0;
         (crowd.stored, crowd.copy, crowd.whole) = Default::default();
         let before = stage.side.processes.sample();
@@ -141,6 +150,9 @@ impl Group {
         let cost = stage.side.processes.sample().since(&before);
         round.add("copiesPerSecond", float(crowd.copies) / begin.elapsed().as_secs_f64());
         round.add_cost("Delivery", &cost, crowd.copies);
+        if let Some(beside) = beside {
+            beside.finish(&mut round)?;
+        }
         if stage.side.is_floor() {
             let raw = self.raw_loop(stage, swarm, &mut crowd)?;
             let own = cost.cpu.as_secs_f64() * 1e6 / float(crowd.copies.max(1));
@@ -152,10 +164,7 @@ impl Group {
         round.add_latencies("lastCopy", crowd.whole);
         round.problems.append(&mut crowd.problems);
         if let Some(witness) = crowd.witness {
-            match witness.judge(stage.side) {
-                Ok(verdict) => round.verdict = Some(verdict),
-                Err(error) => round.problem(format!("the history cannot be read: {error:#}")),
-            }
+            stage.judge(witness, &mut round);
         }
         if crowd.disorder > 0 {
             round.problem(format!("{} copies were doubled, missing or out of order", crowd.disorder));
@@ -168,7 +177,7 @@ impl Group {
         if stage.side.is_floor() {
             return Ok(None);
         }
-        let mut witness = Witness::new(stage.watched.min(self.members), stage.first_user)?;
+        let mut witness = Witness::of((0..stage.watched.min(self.members)).collect(), stage.first_user)?;
         let users = witness.users();
         for index in 0..stage.watched.min(self.members) {
             witness.connected(index);

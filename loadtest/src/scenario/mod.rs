@@ -5,26 +5,38 @@
 //! take turns within one run and one process may not have enough descriptors
 //! for both.
 
+mod beside;
+mod connect;
+mod followers;
 mod group;
 mod heartbeat;
 mod idle;
 mod p2p;
 mod pairs;
+mod slow;
+mod soak;
+mod wave;
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::ValueEnum;
 
+pub(crate) use self::connect::Connect;
 pub(crate) use self::group::Group;
 pub(crate) use self::heartbeat::Heartbeat;
 pub(crate) use self::idle::Idle;
 pub(crate) use self::p2p::P2p;
+pub(crate) use self::slow::SlowReaders;
+pub(crate) use self::soak::Soak;
+pub(crate) use self::wave::ReconnectWave;
 use crate::ground::Side;
 use crate::progress::Progress;
 use crate::round::Round;
 use crate::swarm::{Opened, Opening, Swarm, Told};
 use crate::token::Minter;
+use crate::witness::Witness;
 
 /// Things come to rest after opening, before anything is measured.
 const REST: Duration = Duration::from_secs(1);
@@ -105,27 +117,40 @@ impl Stage<'_> {
     }
 
     /// Upgrade requests by client.
-    pub(crate) fn requests(&self, resume: bool) -> impl FnMut(u32) -> Result<String> + use<> {
+    pub(crate) fn requests(&self) -> impl FnMut(u32) -> Result<Vec<u8>> + use<> {
         let targets = self.side.targets.clone();
         let minter = self.side.secret.as_deref().map(Minter::new);
         let first_user = self.first_user;
         move |index| {
             let user = first_user + u64::from(index);
             let token = minter.as_ref().map(|minter| minter.mint(user)).transpose()?;
-            targets.request(index, user, token.as_deref(), resume)
+            Ok(targets.request(index, user, token.as_deref(), false)?.into_bytes())
         }
     }
 
     /// Opens clients 0 to `count`, all of them, or fails.
     pub(crate) fn open(&mut self, swarm: &mut Swarm, count: u32) -> Result<Opened> {
         self.begin("opened");
-        let opening = Opening::new((0..count).collect(), self.opening, None);
-        opening.run(swarm, &self.side.targets, self.requests(false))?.complete()
+        self.open_more(swarm, 0..count)
+    }
+
+    /// Opens these clients, all of them, or fails.
+    pub(crate) fn open_more(&self, swarm: &mut Swarm, clients: Range<u32>) -> Result<Opened> {
+        let opening = Opening::new(clients.collect(), self.opening, None);
+        opening.run(swarm, &self.side.targets, self.requests())?.complete()
     }
 
     /// Begins a stretch of counting.
     pub(crate) fn begin(&mut self, what: &'static str) {
         self.progress.begin(self.side.name, &self.side.processes, what);
+    }
+
+    /// Reads the conversations and judges what was seen of them.
+    pub(crate) fn judge(&self, witness: Witness, round: &mut Round) {
+        match witness.judge(self.side) {
+            Ok(verdict) => round.verdict = Some(verdict),
+            Err(error) => round.problem(format!("the history cannot be read: {error:#}")),
+        }
     }
 
     /// Lets `span` pass; returns the clients lost meanwhile.

@@ -83,7 +83,7 @@ impl Scenario for P2p {
         let mut round = Round::default();
         let mut swarm = Swarm::new()?;
         let plan = Plan { pairs: self.pairs, size: self.size, confirm: self.confirm };
-        let mut pairs = Pairs::new(plan, stage)?;
+        let mut pairs = Pairs::new(plan, &stage.nonce, stage.first_user, stage.watched)?;
         stage.open(&mut swarm, 2 * self.pairs)?;
         pairs.connected();
         lost(&mut round, "at rest", &stage.pass(&mut swarm, REST)?);
@@ -91,13 +91,13 @@ impl Scenario for P2p {
         let window = self.in_flight;
         let span = Duration::from_secs_f64(self.duration);
         let mut rate = self.rate;
-        pairs.talk(stage, &mut swarm, Instant::now() + WARM_UP, rate, window)?;
+        pairs.talk(stage.progress, &mut swarm, Instant::now() + WARM_UP, rate, window)?;
         if self.half {
             pairs.reset();
             let begin = Instant::now();
-            pairs.talk(stage, &mut swarm, begin + span, None, window)?;
+            pairs.talk(stage.progress, &mut swarm, begin + span, None, window)?;
             let highest = float(pairs.acked()) / begin.elapsed().as_secs_f64();
-            pairs.settle(stage, &mut swarm)?;
+            pairs.settle(stage.progress, &mut swarm)?;
             round.add("highestPerSecond", highest);
             rate = Some((highest / 2.0).max(1.0));
         }
@@ -111,7 +111,7 @@ impl Scenario for P2p {
         let commits = Commits::now(stage.side);
         let before = stage.side.processes.sample();
         let begin = Instant::now();
-        pairs.talk(stage, &mut swarm, begin + span, rate, window)?;
+        pairs.talk(stage.progress, &mut swarm, begin + span, rate, window)?;
         let cost = stage.side.processes.sample().since(&before);
         let (acked, delivered, wall) = (pairs.acked(), pairs.delivered(), begin.elapsed().as_secs_f64());
         round.add("storedPerSecond", float(acked) / wall);
@@ -122,14 +122,16 @@ impl Scenario for P2p {
             round.add("redisCpuUsPerMessage", spent.as_secs_f64() * 1e6 / float(acked.max(1)));
         }
         let batch = commits.and_then(|before| Some(Commits::now(stage.side)?.batch_since(&before)));
-        pairs.settle(stage, &mut swarm)?;
-        let push_p99 = pairs.add_latencies(&mut round);
+        pairs.settle(stage.progress, &mut swarm)?;
+        let push_p99 = pairs.add_latencies(&mut round, ["stored", "push"]);
         if let Some(probe) = probe {
             let script = probe.finish()?;
             round.add("pushP99OverScriptP99", float(push_p99) / float(script.at(0.99).max(1)));
             round.add_latencies("scriptBeside", script);
         }
-        pairs.judge(stage, &mut round);
+        if let Some(witness) = pairs.judge(&mut round) {
+            stage.judge(witness, &mut round);
+        }
         swarm.clear();
         if stage.compared == Some(Comparison::Bare) {
             self.bare(stage, &mut round, batch, float(acked) / wall)?;
@@ -146,7 +148,8 @@ impl P2p {
         let bare = if let Some(redis) = &stage.side.redis {
             pipelined(&redis.url(), u64::from(self.pairs), DEPTH, size, span)?
         } else {
-            let dir = stage.side.own.first().context("--compare bare needs a gateway of the run's own")?.dir();
+            let dir =
+                stage.side.own.first().context("--compare bare needs a gateway of the run's own")?.dir();
             let batch = batch.unwrap_or(1.0).max(1.0).round();
             round.add("messagesPerCommit", batch);
             // A count of messages fits any integer.

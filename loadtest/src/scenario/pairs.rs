@@ -8,9 +8,10 @@ use anyhow::Result;
 use tidegate::internal::Payload;
 use tidegate::proto::{Ack as WireAck, AckStatus, MessageType, SendMessageReq, send_message_req};
 
-use super::Stage;
 use crate::frame::{Template, envelope};
 use crate::latency::Latencies;
+use crate::numbers::float;
+use crate::progress::Progress;
 use crate::round::Round;
 use crate::scan::{Ack, Push, Seen};
 use crate::swarm::{Swarm, Told};
@@ -81,13 +82,14 @@ struct Counts {
 }
 
 impl Pairs {
-    pub(super) fn new(plan: Plan, stage: &Stage<'_>) -> Result<Self> {
-        let prefix = format!("{}-", stage.nonce);
-        let watched = (stage.watched / 2).min(plan.pairs);
-        let mut witness = Witness::new(2 * watched, stage.first_user)?;
+    /// `watched` clients, users from `first_user` on, go through the checker.
+    pub(super) fn new(plan: Plan, nonce: &str, first_user: u64, watched: u32) -> Result<Self> {
+        let prefix = format!("{nonce}-");
+        let watched = (watched / 2).min(plan.pairs);
+        let mut witness = Witness::of((0..2 * watched).collect(), first_user)?;
         let mut all = Vec::with_capacity(usize::try_from(plan.pairs)?);
         for number in 0..plan.pairs {
-            let user = stage.user(2 * number);
+            let user = first_user + 2 * u64::from(number);
             let conversation = format!("p2p:{user}:{}", user + 1);
             if number < watched {
                 let user = i64::try_from(user)?;
@@ -156,7 +158,7 @@ impl Pairs {
     /// `window` per pair allows.
     pub(super) fn talk(
         &mut self,
-        stage: &mut Stage<'_>,
+        progress: &mut Progress,
         swarm: &mut Swarm,
         end: Instant,
         rate: Option<f64>,
@@ -180,23 +182,23 @@ impl Pairs {
                 self.confirm(swarm, number)?;
             }
             let until = if every.is_some() { due } else { now + LOOK };
-            self.turn(stage, swarm, until.min(end))?;
+            self.turn(progress, swarm, until.min(end))?;
         }
         Ok(())
     }
 
     /// Waits until every message has come to its end.
-    pub(super) fn settle(&mut self, stage: &mut Stage<'_>, swarm: &mut Swarm) -> Result<()> {
+    pub(super) fn settle(&mut self, progress: &mut Progress, swarm: &mut Swarm) -> Result<()> {
         let kept = (self.acked, self.delivered, self.ack.clone(), self.delivery.clone());
         let end = Instant::now() + DRAIN;
         while !self.all.iter().all(|pair| pair.fates.is_empty()) && Instant::now() < end && swarm.open() > 0 {
-            self.turn(stage, swarm, Instant::now() + LOOK)?;
+            self.turn(progress, swarm, Instant::now() + LOOK)?;
         }
         (self.acked, self.delivered, self.ack, self.delivery) = kept;
         Ok(())
     }
 
-    fn turn(&mut self, stage: &mut Stage<'_>, swarm: &mut Swarm, until: Instant) -> Result<()> {
+    fn turn(&mut self, progress: &mut Progress, swarm: &mut Swarm, until: Instant) -> Result<()> {
         swarm.turn(until, |index, at, told| {
             if let Some(witness) = &mut self.witness {
                 witness.told(index, at, &told);
@@ -205,7 +207,7 @@ impl Pairs {
                 Told::Said(Seen::Ack(ack)) => self.answered(index, at, &ack),
                 Told::Said(Seen::Push(push, _)) => {
                     if let Some(latency) = self.arrived(index, at, &push) {
-                        stage.progress.record(latency);
+                        progress.record(latency);
                     }
                 }
                 Told::Said(Seen::Hint { .. }) => self.counts.hinted += 1,
@@ -213,7 +215,7 @@ impl Pairs {
                 Told::Said(_) => {}
             }
         })?;
-        stage.progress.tick(Instant::now());
+        progress.tick(Instant::now());
         Ok(())
     }
 
@@ -327,15 +329,15 @@ impl Pairs {
     }
 
     /// Adds the histograms; returns the 99th percentile of the delivery, µs.
-    pub(super) fn add_latencies(&mut self, round: &mut Round) -> u64 {
+    pub(super) fn add_latencies(&mut self, round: &mut Round, [stored, push]: [&str; 2]) -> u64 {
         let p99 = self.delivery.at(0.99);
-        round.add_latencies("stored", std::mem::take(&mut self.ack));
-        round.add_latencies("push", std::mem::take(&mut self.delivery));
+        round.add_latencies(stored, std::mem::take(&mut self.ack));
+        round.add_latencies(push, std::mem::take(&mut self.delivery));
         p99
     }
 
-    /// After [`Pairs::settle`]: what was lost, and what the checker says.
-    pub(super) fn judge(&mut self, stage: &Stage<'_>, round: &mut Round) {
+    /// After [`Pairs::settle`]: what was lost; what is left to the checker.
+    pub(super) fn judge(&mut self, round: &mut Round) -> Option<Witness> {
         let (mut missing, mut unanswered) = (0_u64, 0_u64);
         for fate in self.all.iter().flat_map(|pair| &pair.fates) {
             missing += u64::from(fate.stored.is_some() && fate.delivered.is_none());
@@ -353,14 +355,9 @@ impl Pairs {
             round.problem(format!("{count} {what}"));
         }
         for (name, count) in [("doubled", doubled), ("refused", refused), ("hints", hinted)] {
-            round.add(name, crate::numbers::float(count));
+            round.add(name, float(count));
         }
-        if let Some(witness) = self.witness.take() {
-            match witness.judge(stage.side) {
-                Ok(verdict) => round.verdict = Some(verdict),
-                Err(error) => round.problem(format!("the history cannot be read: {error:#}")),
-            }
-        }
+        self.witness.take()
     }
 }
 

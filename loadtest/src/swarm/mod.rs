@@ -47,6 +47,7 @@ pub(crate) struct Swarm {
     /// Ended while something was written to them.
     lost: Vec<(u32, Error)>,
     open: usize,
+    receive: Option<usize>,
 }
 
 impl Swarm {
@@ -59,6 +60,7 @@ impl Swarm {
             ready: Vec::new(),
             lost: Vec::new(),
             open: 0,
+            receive: None,
         })
     }
 
@@ -67,19 +69,19 @@ impl Swarm {
         self.open
     }
 
+    /// Bounds the kernel's receive buffer, bytes, of clients that connect from
+    /// here on.
+    pub(crate) const fn set_receive_buffer(&mut self, bytes: Option<usize>) {
+        self.receive = bytes;
+    }
+
     /// Begins to connect client `index` to where its turn is, and to upgrade
-    /// by `request`. `receive` bounds the kernel's receive buffer, bytes.
-    pub(crate) fn connect(
-        &mut self,
-        index: u32,
-        targets: &Targets,
-        request: &str,
-        receive: Option<usize>,
-    ) -> Result<()> {
+    /// by `request`.
+    pub(crate) fn connect(&mut self, index: u32, targets: &Targets, request: &[u8]) -> Result<()> {
         let to = targets.address(index)?;
         let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), Some(Protocol::TCP))
             .context("socket")?;
-        if let Some(bytes) = receive {
+        if let Some(bytes) = self.receive {
             socket.set_recv_buffer_size(bytes).context("receive buffer")?;
         }
         if let Some(from) = source(to) {
@@ -93,7 +95,7 @@ impl Swarm {
         };
         socket.set_tcp_nodelay(true).context("nodelay")?;
         let mut connection = Connection::new(TcpStream::from(socket), stage, Vec::new());
-        connection.write(request.as_bytes())?;
+        connection.write(request)?;
         connection.interest = connection.wanted();
         let place = usize::try_from(index)?;
         if self.connections.len() <= place {
@@ -128,12 +130,6 @@ impl Swarm {
             connection.deaf = deaf;
         }
         self.watch(index)
-    }
-
-    /// Whether client `index` is served.
-    pub(crate) fn is_served(&self, index: u32) -> bool {
-        let slot = usize::try_from(index).ok().and_then(|place| self.connections.get(place));
-        slot.and_then(Option::as_ref).is_some_and(|connection| connection.stage == Stage::Served)
     }
 
     /// Client `index` leaves without a word.

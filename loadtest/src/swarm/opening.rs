@@ -75,7 +75,7 @@ impl Opening {
         &mut self,
         swarm: &mut Swarm,
         targets: &Targets,
-        request: &mut impl FnMut(u32) -> Result<String>,
+        request: &mut impl FnMut(u32) -> Result<Vec<u8>>,
     ) -> Result<Instant> {
         let now = Instant::now();
         while self.begun.len() < self.at_once && self.due <= now {
@@ -87,7 +87,7 @@ impl Opening {
             } else {
                 Instant::now()
             };
-            match swarm.connect(index, targets, &request(index)?, None) {
+            match swarm.connect(index, targets, &request(index)?) {
                 Ok(()) => drop(self.begun.insert(index, due)),
                 Err(error) => self.fail(error),
             }
@@ -105,32 +105,28 @@ impl Opening {
         Ok(if self.begun.len() < self.at_once { self.due.max(now).min(soon) } else { soon })
     }
 
-    /// To be shown what every client is told.
-    pub(crate) fn told(&mut self, index: u32, at: Instant, told: &Told<'_>) {
+    /// To be shown what every client is told; how long the client took that
+    /// is served now.
+    pub(crate) fn told(&mut self, index: u32, at: Instant, told: &Told<'_>) -> Option<Duration> {
         match told {
             Told::Said(Seen::Ready) => {
-                if let Some(due) = self.begun.remove(&index) {
-                    self.opened.served += 1;
-                    self.opened.latencies.record(at.saturating_duration_since(due));
-                }
+                let latency = at.saturating_duration_since(self.begun.remove(&index)?);
+                self.opened.served += 1;
+                self.opened.latencies.record(latency);
+                Some(latency)
             }
             Told::Gone(error) => {
-                if self.begun.remove(&index).is_some() {
-                    self.fail(Error::msg(format!("{error:#}")));
-                }
+                self.begun.remove(&index)?;
+                self.fail(Error::msg(format!("{error:#}")));
+                None
             }
-            Told::Said(_) => {}
+            Told::Said(_) => None,
         }
     }
 
     /// Whether everybody is in, or will not be.
     pub(crate) fn is_over(&self) -> bool {
         self.waiting.as_slice().is_empty() && self.begun.is_empty()
-    }
-
-    /// Served so far.
-    pub(crate) const fn served(&self) -> u64 {
-        self.opened.served
     }
 
     /// The figures.
@@ -144,12 +140,14 @@ impl Opening {
         mut self,
         swarm: &mut Swarm,
         targets: &Targets,
-        mut request: impl FnMut(u32) -> Result<String>,
+        mut request: impl FnMut(u32) -> Result<Vec<u8>>,
     ) -> Result<Opened> {
         let most = self.begin + Duration::from_secs(600);
         while !self.is_over() {
             let until = self.step(swarm, targets, &mut request)?;
-            swarm.turn(until, |index, at, told| self.told(index, at, &told))?;
+            swarm.turn(until, |index, at, told| {
+                self.told(index, at, &told);
+            })?;
             if Instant::now() > most {
                 bail!("opening took more than ten minutes");
             }
