@@ -9,7 +9,8 @@
 //! once and in order; what comes too early waits in [`Gaps`].
 //!
 //! Called by `session` (register, remove, drain the outbox), `pipeline`
-//! (deliver, repair, kick) and `gateway` (liveness, re-bind). Does no I/O.
+//! (deliver, repair, kick) and `gateway` (liveness, re-bind). Does no I/O but for
+//! one: a fan-out writes to the sockets of those who wait for nothing else.
 
 mod copies;
 mod gap;
@@ -18,12 +19,14 @@ mod peer;
 mod registry;
 mod room;
 mod rooms;
+mod run;
 mod standing;
 mod tail;
 
 pub(crate) use copies::{Offered, Start};
 pub(crate) use gap::{Gaps, Held, PATIENCE_MS};
-pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits};
+pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits, Taken};
 pub(crate) use peer::{Peer, PeerIdentity};
 pub(crate) use registry::{Hub, Registered};
 pub(crate) use room::{Room, Turn};
+pub(crate) use run::{Fanned, MAX_RUN};

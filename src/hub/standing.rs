@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn queued(outbox: &Outbox) -> usize {
-        outbox.take(Waker::noop()).0.len()
+        outbox.take(Waker::noop()).queue.len()
     }
 
     fn holdings(outbox: &Outbox) -> Vec<(u64, i64)> {

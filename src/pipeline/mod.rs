@@ -12,6 +12,7 @@
 mod acknowledge;
 mod attach;
 mod deliver;
+mod fan_out;
 mod group;
 mod here;
 mod history;
@@ -34,9 +35,9 @@ mod resume;
 mod send;
 #[cfg(test)]
 mod simulation;
+mod standing;
 #[cfg(test)]
 mod testbed;
-mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;

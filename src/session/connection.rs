@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::event;
@@ -15,9 +14,10 @@ use super::Context;
 use super::bucket::Bucket;
 use super::closing::Closing;
 use super::farewell::farewell;
+use super::inflow::poll_receive;
 use super::outbound::{Written, count_dropped, poll_flush};
 use super::receive::Receiver;
-use crate::hub::{Ending, Peer};
+use crate::hub::{Ending, Peer, Taken};
 use crate::telemetry::metrics;
 use crate::types::{CloseReason, monotonic_ms};
 use crate::wire::{Event, Inbound};
@@ -37,13 +37,11 @@ thread_local! {
 /// A live WebSocket. As a future it ends when the connection has ended; it
 /// holds no buffer while nothing is unfinished.
 pub(crate) struct Connection {
-    /// `None` once it lingers.
-    stream: Option<TcpStream>,
+    /// Shared with the outbox; `None` once it lingers.
+    stream: Option<Arc<TcpStream>>,
     peer: Arc<Peer>,
     context: Arc<Context>,
     inbound: Inbound,
-    /// Bytes of the outbox's first frame that left already.
-    offset: usize,
     bucket: Bucket,
     closing: Option<Box<Closing>>,
     linger: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -69,12 +67,13 @@ impl Connection {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let bucket = Bucket::new(frames_per_second, monotonic_ms());
+        let stream = Arc::new(stream);
+        peer.outbox.attach(Arc::clone(&stream));
         Self {
             stream: Some(stream),
             peer,
             context,
             inbound,
-            offset: 0,
             bucket,
             closing: None,
             linger: None,
@@ -140,43 +139,36 @@ impl Connection {
 
     /// Ready = something was read; breaks when there is nothing more to come.
     fn poll_read(&mut self, cx: &mut TaskContext<'_>) -> Poll<ControlFlow<CloseReason>> {
-        let Some(stream) = &mut self.stream else {
+        let Self { stream, inbound, context, peer, bucket, closing, .. } = self;
+        let Some(stream) = stream else {
             return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone));
         };
-        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(stream).poll_read(cx, &mut buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone)),
-                Poll::Ready(Ok(())) => {}
+        SCRATCH_BUFFER.with_borrow_mut(|scratch| match ready!(poll_receive(stream, cx, scratch)) {
+            Err(_) | Ok([]) => Poll::Ready(ControlFlow::Break(CloseReason::PeerGone)),
+            Ok(bytes) => {
+                peer.outbox.disarm();
+                receive(inbound, context, peer, bucket, closing, bytes);
+                Poll::Ready(ControlFlow::Continue(()))
             }
-            let bytes = buffer.filled_mut();
-            if bytes.is_empty() {
-                return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone));
-            }
-            let Self { inbound, context, peer, bucket, closing, .. } = self;
-            peer.outbox.disarm();
-            receive(inbound, context, peer, bucket, closing, bytes);
-            Poll::Ready(ControlFlow::Continue(()))
         })
     }
 
     /// Ready = all is said, or cannot be.
     fn poll_write(&mut self, cx: &mut TaskContext<'_>) -> Poll<CloseReason> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(CloseReason::PeerGone) };
-        let (mut queue, ending) = self.peer.outbox.take(cx.waker());
+        let Some(stream) = &self.stream else { return Poll::Ready(CloseReason::PeerGone) };
+        let Taken { mut queue, mut offset, ending } = self.peer.outbox.take(cx.waker());
         if let Some(ending) = ending.filter(|_| self.closing.is_none()) {
             self.closing = Some(Closing::asked(ending));
         }
         if let Some(closing) = self.closing.as_mut().filter(|closing| !closing.said) {
-            closing.say(&mut queue, self.offset);
+            closing.say(&mut queue, offset);
         }
         if queue.is_empty() {
             return self.closing.as_ref().map_or(Poll::Pending, |closing| Poll::Ready(closing.reason));
         }
         let mut written = Written::default();
-        let flushed = poll_flush(stream, &mut queue, &mut self.offset, cx, &mut written);
-        self.peer.outbox.restore(queue, written.bytes, written.frames, self.offset > 0);
+        let flushed = poll_flush(stream, &mut queue, &mut offset, cx, &mut written);
+        self.peer.outbox.restore(queue, written.bytes, written.frames, offset);
         match flushed {
             Poll::Ready(Ok(())) => self.peer.unstall(),
             Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::PeerGone),
@@ -193,10 +185,10 @@ impl Connection {
         self.context.pipeline.detach(&self.peer, reason);
         metrics().count_closed(reason);
         log(&self.peer, reason);
-        let left = self.peer.outbox.close();
+        let (left, offset) = self.peer.outbox.close();
         count_dropped(&left, reason == CloseReason::SlowConsumer);
-        let stream = self.stream.take();
-        let offset = self.offset;
+        // The outbox has let go of it.
+        let stream = self.stream.take().and_then(Arc::into_inner);
         let sends_close = reason.row().code.is_some();
         self.linger = Some(Box::pin(async move {
             if let Some(stream) = stream.filter(|_| sends_close) {

@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use crate::hub::{Class, Frame};
@@ -30,7 +28,7 @@ pub(super) struct Written {
 /// `offset` is how much of the first frame left before. Ready once the queue
 /// is empty.
 pub(super) fn poll_flush(
-    stream: &mut TcpStream,
+    stream: &TcpStream,
     queue: &mut VecDeque<Frame>,
     offset: &mut usize,
     cx: &mut Context<'_>,
@@ -48,7 +46,7 @@ pub(super) fn poll_flush(
             *slice = IoSlice::new(frame.bytes.get(std::mem::take(&mut skip)..).unwrap_or_default());
         }
         let filled = slices.get(..queue.len().min(MAX_SLICES)).unwrap_or_default();
-        match Pin::new(&mut *stream).poll_write_vectored(cx, filled) {
+        match poll_write(stream, cx, filled) {
             Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(n)) => {
                 total += u64::try_from(n).unwrap_or(0);
@@ -82,6 +80,21 @@ pub(super) fn poll_flush(
         metrics().copies_queued.decrement(copies);
     }
     outcome
+}
+
+fn poll_write(stream: &TcpStream, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        let written = match slices {
+            [one] => stream.try_write(one),
+            many => stream.try_write_vectored(many),
+        };
+        match written {
+            // Not ready after all: once more, to be woken.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
+    }
 }
 
 /// Counts frames that will never be written.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::ledger::{Known, Ledger, Reached};
 use super::world::World;
-use crate::hub::{Ending, Frame, Peer, PeerIdentity};
+use crate::hub::{Ending, Frame, Peer, PeerIdentity, Taken};
 use crate::telemetry::FrameKind;
 use crate::types::{CloseReason, ConversationId, DeviceId, UserId};
 use crate::wire::pb::{Envelope, Position, Push, Ready};
@@ -114,7 +114,7 @@ impl Session {
     }
 
     fn poll(&mut self, cx: &std::task::Context<'_>, most: usize) -> Poll<(Vec<Bytes>, Option<Ending>)> {
-        let (mut queue, ending) = self.peer.outbox.take(cx.waker());
+        let Taken { mut queue, ending, .. } = self.peer.outbox.take(cx.waker());
         let front = queue.front().map(|frame| frame.bytes.clone());
         if let Some(partial) = self.partial.take().filter(|partial| front.as_ref() != Some(partial)) {
             self.violation(None, &format!("a frame of {} bytes left in part, and no more", partial.len()));
@@ -123,7 +123,7 @@ impl Session {
         let bytes = taken.iter().map(Bytes::len).sum();
         let partial = !queue.is_empty() && fastrand::bool();
         self.partial = queue.front().filter(|_| partial).map(|frame| frame.bytes.clone());
-        self.peer.outbox.restore(queue, bytes, taken.len(), partial);
+        self.peer.outbox.restore(queue, bytes, taken.len(), usize::from(partial));
         if taken.is_empty() && ending.is_none() { Poll::Pending } else { Poll::Ready((taken, ending)) }
     }
 
