@@ -24,8 +24,8 @@ use crate::witness::Witness;
 
 /// How long a message may take to the last member.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Messages before figures are taken.
-const WARM_UP: u32 = 2;
+/// Messages before figures are taken: so many times the window.
+const WARM_UP: u32 = 3;
 /// Longest wait between two looks at the clock.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -96,7 +96,10 @@ impl Group {
         let mut crowd = Crowd::new(group, &stage.nonce, self.members, witness)?;
         let mut template = Template::new(self.message(group, &crowd.prefix))?;
         stage.begin("copies");
-        self.send(stage, swarm, &mut crowd, &mut template, 1..=WARM_UP)?;
+        let warm_up = WARM_UP * self.in_flight;
+        self.send(stage, swarm, &mut crowd, &mut template, 1..=warm_up)?;
+        // Before and after, so that neither has the warmer sockets.
+        let raw = self.raw_loop(stage, swarm, &mut crowd)?;
         let beside = match self.beside {
             Some(rate) if !stage.side.is_floor() => Some(Beside::start(stage, rate)?),
             _ => None,
@@ -104,16 +107,16 @@ impl Group {
         crowd.reset();
         let before = stage.side.processes.sample();
         let begin = Instant::now();
-        self.send(stage, swarm, &mut crowd, &mut template, WARM_UP + 1..=WARM_UP + self.messages)?;
+        self.send(stage, swarm, &mut crowd, &mut template, warm_up + 1..=warm_up + self.messages)?;
         let cost = stage.side.processes.sample().since(&before);
         round.add("copiesPerSecond", float(crowd.copies) / begin.elapsed().as_secs_f64());
         round.add_cost("Delivery", &cost, crowd.copies);
         if let Some(beside) = beside {
             beside.finish(&mut round)?;
         }
-        if stage.side.is_floor() {
-            let raw = self.raw_loop(stage, swarm, &mut crowd)?;
+        if let Some((before, after)) = raw.zip(self.raw_loop(stage, swarm, &mut crowd)?) {
             let own = cost.cpu.as_secs_f64() * 1e6 / float(crowd.copies.max(1));
+            let raw = f64::midpoint(before, after);
             round.add("rawLoopCpuUsPerDelivery", raw);
             round.add("floorOverRawLoop", own / raw.max(1e-9));
         }
@@ -200,13 +203,17 @@ impl Group {
     }
 
     /// The floor writes to the same sockets without being asked by anything,
-    /// to all of them at a time; microseconds of CPU per frame.
-    fn raw_loop(&self, stage: &mut Stage<'_>, swarm: &mut Swarm, crowd: &mut Crowd) -> Result<f64> {
+    /// to all of them at a time; microseconds of CPU per frame. Only the floor
+    /// does.
+    fn raw_loop(&self, stage: &mut Stage<'_>, swarm: &mut Swarm, crowd: &mut Crowd) -> Result<Option<f64>> {
+        if !stage.side.is_floor() {
+            return Ok(None);
+        }
         let wish = format!("1 {} {}", self.in_flight, self.size);
         let request = Custom { topic: RAW.into(), payload: wish.into_bytes().into(), ..Custom::default() };
         let request = frame::envelope(Payload::Custom(request));
         let (mut ns, mut frames) = (0, 0);
-        for _ in 0..(self.messages / self.in_flight).max(1) {
+        for _ in 0..(self.messages / self.in_flight / 2).max(1) {
             swarm.send(0, &request)?;
             let end = Instant::now() + PATIENCE;
             crowd.raw_copies = 0;
@@ -226,7 +233,7 @@ impl Group {
             frames += crowd.raw_copies;
             crowd.raw = None;
         }
-        Ok(float(ns) / 1e3 / float(frames.max(1)))
+        Ok(Some(float(ns) / 1e3 / float(frames.max(1))))
     }
 
     fn message(&self, group: &str, prefix: &str) -> Payload {
