@@ -55,7 +55,7 @@ pub(crate) fn run(common: &Common, scenario: &dyn Scenario) -> Result<Report> {
         }
         let mut one = |side: &mut Side| -> Result<Round> {
             let mut stage = Stage {
-                side,
+                side: &mut *side,
                 progress: &mut progress,
                 first_user: first_user + u64::from(number) * USERS,
                 opening: common.opening,
@@ -63,7 +63,16 @@ pub(crate) fn run(common: &Common, scenario: &dyn Scenario) -> Result<Report> {
                 compared: common.compare,
                 watched: common.watched,
             };
-            scenario.round(&mut stage)
+            let outcome = scenario.round(&mut stage);
+            match outcome {
+                // Not for want of a run: the server is what failed.
+                Err(error) if side.processes.sample().is_partial => {
+                    let mut round = Round::default();
+                    round.problem(format!("a server's process is gone: {error:#}"));
+                    Ok(round)
+                }
+                outcome => outcome,
+            }
         };
         // In turn, and not always in the same order.
         if number % 2 == 1 {

@@ -143,6 +143,12 @@ impl Witness {
         }
     }
 
+    /// How much is noted of each client.
+    #[cfg(test)]
+    pub(crate) fn heard(&self) -> Vec<usize> {
+        self.logs.values().map(|log| log.records.len()).collect()
+    }
+
     /// Reads the conversations as they are now, and judges.
     pub(crate) fn judge(self, side: &Side) -> Result<Verdict> {
         let runtime =

@@ -12,6 +12,9 @@ use crate::progress::Point;
 /// different rounds.
 const GAP: f64 = 2.5;
 
+/// What of a second is drawn.
+type Part = fn(&Point) -> f64;
+
 /// The whole page.
 pub(super) fn page(report: &Report) -> String {
     let mut out = String::new();
@@ -109,7 +112,7 @@ fn figures(report: &Report, out: &mut String) {
 }
 
 fn charts(report: &Report) -> Vec<Chart> {
-    let over_time = |title: &str, unit, parts: &[(&str, fn(&Point) -> f64)]| Chart {
+    let over_time = |title: &str, unit, parts: &[(&str, Part)]| Chart {
         title: title.to_owned(),
         unit,
         across: "seconds",
@@ -142,7 +145,7 @@ fn sides(report: &Report) -> Vec<&'static str> {
     sides
 }
 
-fn line(report: &Report, side: &str, label: &str, value: fn(&Point) -> f64) -> Line {
+fn line(report: &Report, side: &str, label: &str, value: Part) -> Line {
     let own = report.points.iter().filter(|(of, _)| *of == side);
     Line {
         label: format!("{side} {label}").trim().to_owned(),

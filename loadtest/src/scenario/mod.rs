@@ -147,6 +147,9 @@ impl Stage<'_> {
 
     /// Reads the conversations and judges what was seen of them.
     pub(crate) fn judge(&self, witness: Witness, round: &mut Round) {
+        if self.side.processes.sample().is_partial {
+            return round.problem("a server's process is gone");
+        }
         match witness.judge(self.side) {
             Ok(verdict) => round.verdict = Some(verdict),
             Err(error) => round.problem(format!("the history cannot be read: {error:#}")),
