@@ -263,15 +263,14 @@ impl Visit<'_> {
             ErrorCode::ResyncRequired => {
                 let current = error.current.clone().unwrap_or_default();
                 let answers = if error.ref_request_id.is_empty() { "unasked" } else { "asked" };
-                let text = format!("{answers}, it stands at {} e{}", current.seq, current.epoch % 100_000_000);
+                let text =
+                    format!("{answers}, it stands at {} e{}", current.seq, current.epoch % 100_000_000);
                 self.session.note(Some(&conversation), &text);
                 self.session.unproved.remove(&conversation);
                 if !error.ref_request_id.is_empty() {
                     self.session.disown_behind(&conversation, current.seq);
                     self.session.disown(&conversation, current.epoch.saturating_sub(1));
-                    if let Some(reached) = self.session.reached.get_mut(&conversation) {
-                        reached.seq = reached.seq.min(current.seq);
-                    }
+                    self.session.go_on_after(&conversation, current.epoch, current.seq);
                 } else {
                     let of =
                         self.client.ledger.lock().known.get(&conversation).map_or(0, |known| known.epoch);

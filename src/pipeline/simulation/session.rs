@@ -170,6 +170,15 @@ impl Session {
         self.advance(conversation);
     }
 
+    /// A request is answered so that it goes on there: what was handed over of
+    /// this history before is not handed over again, all else may be.
+    pub(super) fn go_on_after(&mut self, conversation: &ConversationId, epoch: u64, seq: i64) {
+        if let Some(handed) = self.handed.get_mut(conversation) {
+            *handed = seq.min(*handed);
+        }
+        self.go_on_behind(conversation, epoch, seq);
+    }
+
     /// The gateway has handed over all up to there.
     pub(super) fn handed_up_to(&mut self, conversation: &ConversationId, seq: i64) {
         self.handed.insert(conversation.clone(), seq);
