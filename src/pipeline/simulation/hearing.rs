@@ -48,8 +48,9 @@ impl Visit<'_> {
             Payload::ConversationEvent(event) if event.user_id == self.client.user.get() => {
                 let conversation = ConversationId::parse(&event.conversation_id).unwrap();
                 self.session.note(Some(&conversation), &format!("hears: {:?}", event.change()));
-                // It was taken out, and told to pull nothing since.
-                self.session.pulling.remove(&conversation);
+                if self.session.pulling.remove(&conversation) {
+                    self.session.unsure.insert(conversation.clone());
+                }
                 self.want(&conversation, Duration::ZERO);
             }
             _ => {}
@@ -178,7 +179,11 @@ impl Visit<'_> {
             let same = before.seq == 0 || before.epoch == response.epoch;
             same && from <= before.seq + 1 && response.top_seq > before.seq
         });
+        let unsure = self.session.unsure.remove(conversation);
         let told = self.session.pulling.remove(conversation);
+        if unsure && !told && !continues {
+            return self.session.go_on_after(conversation, response.epoch, response.top_seq);
+        }
         if told {
             self.session.handed_up_to(conversation, response.top_seq);
         }

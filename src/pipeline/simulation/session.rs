@@ -38,6 +38,9 @@ pub(super) struct Session {
     /// Whatever is not in `reached` had no message when it began.
     pub complete: bool,
     pub pulling: BTreeSet<ConversationId>,
+    /// It was told to pull these, and then of a change of members: if it was
+    /// taken out in between, it is pushed to by now.
+    pub unsure: BTreeSet<ConversationId>,
     /// What the client has of these may be of another history: nobody looked.
     pub unproved: BTreeSet<ConversationId>,
     /// It was told that it is not in these: what was on its way may come.
@@ -78,6 +81,7 @@ impl Session {
             told: BTreeMap::new(),
             complete: false,
             pulling: BTreeSet::new(),
+            unsure: BTreeSet::new(),
             unproved: BTreeSet::new(),
             left: BTreeSet::new(),
             own: BTreeMap::new(),
@@ -170,8 +174,8 @@ impl Session {
         self.advance(conversation);
     }
 
-    /// A request is answered so that it goes on there: what was handed over of
-    /// this history before is not handed over again, all else may be.
+    /// It goes on there, or where it is: what was handed over before both is not
+    /// handed over again, all else may be.
     pub(super) fn go_on_after(&mut self, conversation: &ConversationId, epoch: u64, seq: i64) {
         if let Some(handed) = self.handed.get_mut(conversation) {
             *handed = seq.min(*handed);
@@ -189,6 +193,7 @@ impl Session {
         self.reached.remove(conversation);
         self.handed.remove(conversation);
         self.pulling.remove(conversation);
+        self.unsure.remove(conversation);
         self.own.remove(conversation);
         self.left.insert(conversation.clone());
     }
