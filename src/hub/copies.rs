@@ -52,7 +52,8 @@ impl Outbox {
         let noted = state.places.take_pulling();
         state.places.open(start.places, start.complete);
         for (conversation, epoch, top) in &start.pulling {
-            state.places.pull(conversation, *epoch, *top, true);
+            // What `Ready` names is not what the client has.
+            state.places.pull(conversation, *epoch, *top, false);
         }
         let queued = std::mem::take(&mut state.queue);
         (state.bytes, state.frames) = (0, 0);

@@ -168,8 +168,14 @@ impl Places {
             (pulling.epoch, pulling.top) = (pulling.epoch, pulling.top).max((epoch, top));
             return false;
         }
-        if let Some(place) = self.get(conversation).filter(|place| handed && place.seq > 0 && place.id != 0) {
-            self.holdings.add(place);
+        if let Some(place) = self.get(conversation).filter(|place| handed && place.seq > 0) {
+            if place.epoch == epoch && place.seq >= top {
+                // It was pulled before it was told of.
+                return false;
+            }
+            if place.id != 0 {
+                self.holdings.add(place);
+            }
         }
         let pulling = Pulling { conversation: conversation.clone(), top, epoch, told: top };
         self.pulling.get_or_insert_default().push(pulling);
@@ -204,6 +210,10 @@ impl Places {
 
     fn begin_anew(&mut self, conversation: &ConversationId, to: &Place) {
         self.holdings.forget(conversation.key());
+        if let Some(pulling) = self.pulling_mut(conversation) {
+            // The client is told as much.
+            (pulling.epoch, pulling.top) = (pulling.epoch, pulling.top).max((to.epoch, to.seq));
+        }
         self.set(conversation, to.epoch, to.seq, to.id);
     }
 
@@ -366,9 +376,18 @@ mod tests {
         let lost = Place::behind(&mark(7, 9));
         assert!(places.give_up(&conversation, &lost, &Place::behind(&mark(8, 3))));
         assert!(!places.give_up(&conversation, &lost, &Place::behind(&mark(8, 3))), "told once");
-        assert_eq!(has(&places), []);
+        assert_eq!((has(&places), places.known_top(&conversation)), (vec![], (8, 3)));
         assert_eq!(places.offer(&mark(8, 4), false), Verdict::Pulling);
         assert!(places.pulled(1, &mark(8, 6), (8, 6)));
+    }
+
+    #[test]
+    fn nobody_is_told_to_pull_what_he_has() {
+        let mut places = behind(7, 4);
+        let conversation = mark(0, 0).conversation;
+        assert!(!places.pull(&conversation, 7, 4, true));
+        assert_eq!(places.offer(&mark(7, 5), false), Verdict::Next);
+        assert!(places.pull(&conversation, 7, 5, false), "it was queued, and is not any more");
     }
 
     #[test]
