@@ -97,7 +97,7 @@ pub(super) struct State {
     pub(super) ending: Option<Ending>,
     pub(super) closed: bool,
     /// Bytes of the first frame that have left already.
-    pub(super) offset: usize,
+    pub(super) offset: u32,
     /// Where a fan-out writes by itself while nothing is queued.
     pub(super) socket: Option<Arc<TcpStream>>,
     /// `Ready` is not queued yet, and the places are not known.
@@ -159,7 +159,7 @@ pub(crate) struct Taken {
     /// Every queued frame.
     pub queue: VecDeque<Frame>,
     /// Bytes of the first one that have left already.
-    pub offset: usize,
+    pub offset: u32,
     /// How the connection is asked to end after them.
     pub ending: Option<Ending>,
 }
@@ -223,7 +223,7 @@ impl Outbox {
     /// Gives back a taken queue, after the kernel took `frames` whole frames
     /// of `bytes` in all, and `offset` bytes of the first one left. An empty
     /// one gives back its memory for reuse.
-    pub(crate) fn restore(&self, mut queue: VecDeque<Frame>, bytes: usize, frames: usize, offset: usize) {
+    pub(crate) fn restore(&self, mut queue: VecDeque<Frame>, bytes: usize, frames: usize, offset: u32) {
         let mut state = self.state.lock();
         state.offset = offset;
         state.bytes = state.bytes.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
@@ -247,7 +247,7 @@ impl Outbox {
 
     /// No more frames: the connection is gone. Returns what was left, and how
     /// many bytes of the first frame left.
-    pub(crate) fn close(&self) -> (VecDeque<Frame>, usize) {
+    pub(crate) fn close(&self) -> (VecDeque<Frame>, u32) {
         let mut state = self.state.lock();
         state.closed = true;
         state.waker = None;

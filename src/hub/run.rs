@@ -129,7 +129,7 @@ impl Outbox {
             } else if left > 0 {
                 // What has left in part leaves whole.
                 state.enqueue(held.frame.clone());
-                state.offset = std::mem::take(&mut left);
+                state.offset = u32::try_from(std::mem::take(&mut left)).unwrap_or(u32::MAX);
                 fanned.queued += 1;
             } else {
                 state.queue_copy(&held.frame, limits);

@@ -30,7 +30,7 @@ pub(super) struct Written {
 pub(super) fn poll_flush(
     stream: &TcpStream,
     queue: &mut VecDeque<Frame>,
-    offset: &mut usize,
+    offset: &mut u32,
     cx: &mut Context<'_>,
     written: &mut Written,
 ) -> Poll<io::Result<()>> {
@@ -41,7 +41,8 @@ pub(super) fn poll_flush(
             break Poll::Ready(Ok(()));
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let mut skip = *offset;
+        let skipped = usize::try_from(*offset).unwrap_or(usize::MAX);
+        let mut skip = skipped;
         for (slice, frame) in slices.iter_mut().zip(queue.iter()) {
             *slice = IoSlice::new(frame.bytes.get(std::mem::take(&mut skip)..).unwrap_or_default());
         }
@@ -50,20 +51,22 @@ pub(super) fn poll_flush(
             Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(n)) => {
                 total += u64::try_from(n).unwrap_or(0);
-                *offset += n;
                 written.moved = true;
+                let mut left = skipped + n;
                 while let Some(front) = queue.front() {
                     let size = front.bytes.len();
-                    if *offset < size {
+                    if left < size {
                         break;
                     }
-                    *offset -= size;
+                    left -= size;
                     written.bytes += size;
                     written.frames += 1;
                     copies += u32::from(front.class == Class::Push);
                     metrics().count_out(front.kind, 1);
                     queue.pop_front();
                 }
+                // Of one frame, which is bounded.
+                *offset = u32::try_from(left).unwrap_or(u32::MAX);
             }
             Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
             Poll::Pending => break Poll::Pending,

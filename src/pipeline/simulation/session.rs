@@ -127,7 +127,7 @@ impl Session {
         let bytes = taken.iter().map(Bytes::len).sum();
         let partial = !queue.is_empty() && fastrand::bool();
         self.partial = queue.front().filter(|_| partial).map(|frame| frame.bytes.clone());
-        self.peer.outbox.restore(queue, bytes, taken.len(), usize::from(partial));
+        self.peer.outbox.restore(queue, bytes, taken.len(), u32::from(partial));
         if taken.is_empty() && ending.is_none() { Poll::Pending } else { Poll::Ready((taken, ending)) }
     }
 
