@@ -77,7 +77,6 @@ impl Places {
     /// Moves there, forwards or backwards.
     pub(crate) fn set(&mut self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
         let place = Place::new(conversation, epoch, seq, id);
-        self.holdings.passed(&place);
         match self.find(conversation) {
             Ok(at) => {
                 if let Some(known) = self.list.get_mut(at) {
@@ -120,19 +119,19 @@ impl Places {
     pub(crate) fn acknowledge(&mut self, mark: &Mark) -> bool {
         let is_pulling = self.is_pulling(&mark.conversation);
         let place = self.get(&mark.conversation).filter(|_| !is_pulling);
-        let older = place.is_some_and(|place| place.seq > 0 && mark.epoch < place.epoch);
-        match place.map(|place| place.judge(mark)) {
-            Some(Verdict::Next) => self.set(&mark.conversation, mark.epoch, mark.seq, mark.id),
-            Some(Verdict::Stale) if !older => {}
-            _ => self.holdings.add(Place::behind(mark)),
+        // Also where it is the next one: what was queued before it may make way
+        // for a hint, and the ack does not.
+        self.holdings.add(Place::behind(mark));
+        if place.is_some_and(|place| place.judge(mark) == Verdict::Next) {
+            self.set(&mark.conversation, mark.epoch, mark.seq, mark.id);
         }
-        older
+        place.is_some_and(|place| place.seq > 0 && mark.epoch < place.epoch)
     }
 
     /// The client has this message, which it asked for.
     pub(crate) fn took(&mut self, message: Place, conversation: &ConversationId) {
         let place = self.get(conversation).filter(|_| !self.is_pulling(conversation));
-        if !place.is_some_and(|place| place.epoch == message.epoch && place.seq >= message.seq) {
+        if !place.is_some_and(|place| place.is_behind(&message)) {
             self.holdings.add(message);
         }
     }
@@ -140,7 +139,18 @@ impl Places {
     /// What the client has beyond its place, or before it began to pull, and
     /// is to be proved.
     pub(crate) fn holdings(&self, conversation: &ConversationId) -> impl Iterator<Item = Place> {
-        self.holdings.of(conversation.key())
+        let place = self.get(conversation).filter(|_| !self.is_pulling(conversation));
+        let with_it = move |held: &Place| place.is_some_and(|place| place.is_behind(held));
+        self.holdings.of(conversation.key()).filter(move |held| !with_it(held))
+    }
+
+    /// Moves on from a place to another one, which it is proved to be of the
+    /// history of.
+    pub(crate) fn move_on(&mut self, conversation: &ConversationId, from: &Place, to: &Place) {
+        let with_it: Vec<Place> =
+            self.holdings.of(conversation.key()).filter(|held| from.is_behind(held)).collect();
+        with_it.iter().for_each(|held| self.holdings.proved(held, to.epoch));
+        self.set(conversation, to.epoch, to.seq, to.id);
     }
 
     /// Whether the client has the ack of this message of its own, as far as is
@@ -247,6 +257,7 @@ impl Places {
                 return true;
             }
         }
+        self.holdings.passed(&Place::behind(mark));
         self.set(&mark.conversation, mark.epoch, mark.seq, mark.id);
         true
     }
