@@ -21,8 +21,8 @@ pub(crate) struct Pulling {
     pub top: i64,
     /// Its history.
     pub epoch: u64,
-    /// The top the client was told last.
-    told: i64,
+    /// Epoch and top that the client was told last.
+    told: (u64, i64),
 }
 
 /// The places of one connection.
@@ -187,7 +187,7 @@ impl Places {
                 self.holdings.add(place);
             }
         }
-        let pulling = Pulling { conversation: conversation.clone(), top, epoch, told: top };
+        let pulling = Pulling { conversation: conversation.clone(), top, epoch, told: (epoch, top) };
         self.pulling.get_or_insert_default().push(pulling);
         true
     }
@@ -270,8 +270,8 @@ impl Places {
     /// Conversations to be pulled that have grown since the client was told.
     pub(crate) fn news(&mut self) -> Vec<Pulling> {
         let all = self.pulling.iter_mut().flat_map(|all| all.iter_mut());
-        let news = all.filter(|pulling| pulling.top > pulling.told).map(|pulling| {
-            pulling.told = pulling.top;
+        let news = all.filter(|pulling| (pulling.epoch, pulling.top) > pulling.told).map(|pulling| {
+            pulling.told = (pulling.epoch, pulling.top);
             pulling.clone()
         });
         news.collect()
@@ -349,6 +349,15 @@ mod tests {
         assert_eq!(places.offer(&mark(7, 6), false), Verdict::Pulling);
         assert_eq!(places.news().iter().map(|p| p.top).collect::<Vec<_>>(), [6]);
         assert!(places.news().is_empty());
+        assert_eq!(places.offer(&mark(8, 1), false), Verdict::Pulling);
+        assert_eq!(places.news().iter().map(|p| (p.epoch, p.top)).collect::<Vec<_>>(), [(8, 1)], "a new log");
+    }
+
+    #[test]
+    fn push_mode_goes_on_behind_the_end() {
+        let mut places = behind(7, 4);
+        places.pull(&mark(0, 0).conversation, 7, 5, true);
+        assert_eq!(places.offer(&mark(7, 6), false), Verdict::Pulling);
         assert!(!places.pulled(5, &mark(7, 5), (7, 5)), "6 came meanwhile");
         assert_eq!(places.offer(&mark(7, 7), false), Verdict::Pulling);
         assert!(places.pulled(5, &mark(7, 7), (7, 7)));
