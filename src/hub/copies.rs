@@ -171,7 +171,7 @@ impl Outbox {
         let there = state.places.get(conversation) == Some(*from);
         if there {
             let (epoch, seq, id) = to;
-            state.places.set(conversation, epoch, seq, id);
+            state.places.move_on(conversation, from, &Place::new(conversation, epoch, seq, id));
         }
         there
     }

@@ -149,6 +149,17 @@ mod tests {
     }
 
     #[test]
+    fn an_ack_outlives_the_copies_that_make_way_for_a_hint() {
+        let outbox = behind(7, 4);
+        outbox.acknowledge(word(), &mark(7, 6), LIMITS);
+        for (seq, own) in [(5, false), (6, true), (7, false)] {
+            outbox.offer(&copy(7, seq), own, LIMITS);
+        }
+        outbox.hint(&mark(0, 0).conversation, 7, 7, 0, HintCause::SlowReader, LIMITS);
+        assert_eq!(holdings(&outbox), [(7, 6)]);
+    }
+
+    #[test]
     fn an_acked_message_needs_no_copy_unless_it_was_to_be_forgotten() {
         let outbox = behind(7, 4);
         assert!(!outbox.acknowledge(word(), &mark(7, 6), LIMITS));

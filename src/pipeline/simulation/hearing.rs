@@ -219,9 +219,7 @@ impl Visit<'_> {
         let text = format!("{} is {seq} e{}", ack.client_msg_id, epoch % 100_000_000);
         self.session.note(Some(&conversation), &text);
         self.record(&conversation, ack);
-        if !ack.duplicate || self.session.complete || self.session.reached.contains_key(&conversation) {
-            self.session.acknowledged(&conversation, epoch, seq);
-        }
+        self.session.acknowledged(&conversation, epoch, seq);
         let mut ledger = self.client.ledger.lock();
         let new = !conversation.is_group() && self.session.complete;
         if new {
