@@ -111,8 +111,7 @@ impl Witness {
                 duplicate: ack.duplicate,
                 level: u32::try_from(ack.level).unwrap_or(0),
             }),
-            // RETRY_LATER and RATE_LIMITED leave open what becomes of it.
-            Ack::FAILED if !matches!(ack.error, 4 | 6) => {
+            Ack::FAILED if !Ack::PUT_OFF.contains(&ack.error) => {
                 Some(Event::Failed { conversation, client_msg_id, code: ack.error.to_string() })
             }
             _ => None,

@@ -81,6 +81,13 @@ fn group_is_put_beside_the_floor() {
 }
 
 #[test]
+fn group_members_confirm() {
+    let report = checked("group --members 300 --online 100 --messages 5 --readers 50 --redis --gateways 2");
+    assert!(figure(&report, "busMessagesPerMessage") > 0.0, "{report}");
+    assert!(figure(&report, "cpuUsPerConfirmation") > 0.0);
+}
+
+#[test]
 fn reconnect_wave_is_checked() {
     let report = checked("reconnect-wave --receivers 150 --waves 2");
     assert!(figure(&report, "caughtUpP99Us") > 0.0);

@@ -93,6 +93,8 @@ impl Ack<'_> {
     pub(crate) const STORED: u64 = 2;
     /// Refused.
     pub(crate) const FAILED: u64 = 5;
+    /// Errors that leave open what becomes of it: RATE_LIMITED, RETRY_LATER.
+    pub(crate) const PUT_OFF: [u64; 2] = [4, 6];
 }
 
 /// A stored message.

@@ -1,6 +1,7 @@
 //! One group: a message to everybody, one or some under way, and what each
 //! copy costs.
 
+mod confirm;
 mod crowd;
 
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use clap::Args;
 use tidegate::internal::Payload;
 use tidegate::proto::{Custom, MessageType, SendMessageReq, send_message_req};
 
+use self::confirm::{Counts, confirm};
 use self::crowd::{Crowd, UnderWay};
 
 use super::beside::Beside;
@@ -32,9 +34,16 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The scenario's own arguments.
 #[derive(Debug, Args)]
 pub(crate) struct Group {
-    /// Members, all online; the first one sends.
+    /// Members; the first one sends.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(2..))]
     members: u32,
+    /// Members that are online. Default: all of them.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..))]
+    online: Option<u32>,
+    /// Everybody says at the end what he has, so many of them that they have
+    /// read it.
+    #[arg(long)]
+    readers: Option<u32>,
     /// Messages figures are taken of.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     messages: u32,
@@ -57,6 +66,7 @@ impl Scenario for Group {
     fn settings(&self) -> Vec<(&'static str, String)> {
         vec![
             ("members", self.members.to_string()),
+            ("online", self.online().to_string()),
             ("messages", self.messages.to_string()),
             ("inFlight", self.in_flight.to_string()),
             ("textBytes", self.size.to_string()),
@@ -88,12 +98,16 @@ impl Scenario for Group {
 }
 
 impl Group {
+    fn online(&self) -> u32 {
+        self.online.unwrap_or(self.members).min(self.members)
+    }
+
     fn measure(&self, stage: &mut Stage<'_>, swarm: &mut Swarm, group: &str) -> Result<Round> {
         let mut round = Round::default();
-        stage.open(swarm, self.members)?;
+        stage.open(swarm, self.online())?;
         lost(&mut round, "at rest", &stage.pass(swarm, REST)?);
         let witness = self.witness(stage, group)?;
-        let mut crowd = Crowd::new(group, &stage.nonce, self.members, witness)?;
+        let mut crowd = Crowd::new(group, &stage.nonce, self.online(), witness)?;
         let mut template = Template::new(self.message(group, &crowd.prefix))?;
         stage.begin("copies");
         let warm_up = WARM_UP * self.in_flight;
@@ -105,12 +119,16 @@ impl Group {
             _ => None,
         };
         crowd.reset();
+        let counts = Counts::now(stage.side);
         let before = stage.side.processes.sample();
         let begin = Instant::now();
         self.send(stage, swarm, &mut crowd, &mut template, warm_up + 1..=warm_up + self.messages)?;
         let cost = stage.side.processes.sample().since(&before);
         round.add("copiesPerSecond", float(crowd.copies) / begin.elapsed().as_secs_f64());
         round.add_cost("Delivery", &cost, crowd.copies);
+        if let Some((before, after)) = counts.zip(Counts::now(stage.side)) {
+            after.add_since(&before, "Message", self.messages, &mut round);
+        }
         if let Some(beside) = beside {
             beside.finish(&mut round)?;
         }
@@ -119,6 +137,9 @@ impl Group {
             let raw = f64::midpoint(before, after);
             round.add("rawLoopCpuUsPerDelivery", raw);
             round.add("floorOverRawLoop", own / raw.max(1e-9));
+        }
+        if let Some(readers) = self.readers.filter(|_| !stage.side.is_floor()) {
+            confirm(stage, swarm, &crowd, readers, &mut round)?;
         }
         round.add_latencies("stored", crowd.stored);
         round.add_latencies("copy", crowd.copy);
@@ -138,9 +159,9 @@ impl Group {
         if stage.side.is_floor() {
             return Ok(None);
         }
-        let mut witness = Witness::of((0..stage.watched.min(self.members)).collect(), stage.first_user)?;
+        let mut witness = Witness::of((0..stage.watched.min(self.online())).collect(), stage.first_user)?;
         let users = witness.users();
-        for index in 0..stage.watched.min(self.members) {
+        for index in 0..stage.watched.min(self.online()) {
             witness.connected(index);
             witness.told(index, Instant::now(), &Told::Said(Seen::Ready));
         }
@@ -166,7 +187,8 @@ impl Group {
             while crowd.under_way.len() < window
                 && let Some(number) = numbers.next()
             {
-                let under_way = UnderWay { due: Instant::now(), missing: self.members - 1, is_stored: false };
+                let under_way =
+                    UnderWay { due: Instant::now(), missing: self.online() - 1, is_stored: false };
                 crowd.under_way.insert(number, under_way);
                 template.write(number, &mut out);
                 if let Some(witness) = &mut crowd.witness {
@@ -182,6 +204,7 @@ impl Group {
                 return Ok(());
             }
             crowd.pull(swarm)?;
+            swarm.keep_alive()?;
             swarm.turn(Instant::now() + LOOK, |index, at, told| {
                 let before = crowd.copies;
                 crowd.told(index, at, &told);

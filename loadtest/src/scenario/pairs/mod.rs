@@ -184,6 +184,7 @@ impl Pairs {
                 }
                 self.confirm(swarm, number)?;
             }
+            swarm.keep_alive()?;
             let until = if every.is_some() { due } else { now + LOOK };
             self.turn(progress, swarm, until.min(end))?;
         }
