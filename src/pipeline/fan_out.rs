@@ -1,9 +1,10 @@
 //! A run of messages to the members of one group here.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Ports;
-use crate::hub::{Fanned, Held, MAX_RUN, Offered, Room};
+use crate::hub::{Fanned, Held, Hub, MAX_RUN, Offered, Room};
 use crate::message::Place;
 use crate::telemetry::HintCause;
 use crate::types::{UserId, monotonic_ms};
@@ -11,43 +12,40 @@ use crate::types::{UserId, monotonic_ms};
 /// Bytes after which a run ends: what one connection may get at once.
 const RUN_BYTES: usize = 256 * 1024;
 
-/// A fan-out under way, in steps: many members are many system calls, and
-/// others want the thread, too.
-pub(crate) struct FanOut<'a> {
-    ports: &'a Ports,
-    room: &'a Room,
-    /// What is pushed.
-    run: Vec<Held>,
-    /// What the members are told of behind that, to come for it.
-    busy: Vec<Held>,
-    members: Vec<(UserId, i64)>,
-    next: usize,
-    fanned: Fanned,
-}
+/// Members between two looks whether somebody else wants the thread.
+const STEP: usize = 256;
+/// Members that are worth a worker of their own.
+const SHARE: usize = 1_024;
 
 impl Ports {
     /// Hands messages to the members of a group here, whole.
-    pub(super) fn offer_to_room(&self, room: &Room, messages: &[Held]) -> u64 {
+    pub(super) fn offer_to_room(&self, room: &Arc<Room>, messages: &[Held]) -> u64 {
         runs(messages)
             .map(|run| {
-                let mut fan_out = FanOut::begin(self, room, run);
-                while fan_out.step(usize::MAX) {}
-                fan_out.end()
+                let fan_out = FanOut::begin(self, room, run);
+                let mut share = fan_out.share(0, 1);
+                while share.step(usize::MAX) {}
+                fan_out.end(&[share.fanned])
             })
             .sum()
     }
 
-    /// The same, giving way to others in between.
-    pub(super) async fn offer_to_room_gently(&self, room: &Room, messages: &[Held]) -> u64 {
-        /// Members between two looks whether somebody else wants the thread.
-        const STEP: usize = 256;
+    /// The same, giving way to others in between; many members are shared out
+    /// among the workers.
+    pub(super) async fn offer_to_room_gently(&self, room: &Arc<Room>, messages: &[Held]) -> u64 {
+        let workers = tokio::runtime::Handle::current().metrics().num_workers();
         let mut reached = 0;
         for run in runs(messages) {
-            let mut fan_out = FanOut::begin(self, room, run);
-            while fan_out.step(STEP) {
-                tokio::task::yield_now().await;
+            let fan_out = FanOut::begin(self, room, run);
+            let shares = workers.min(fan_out.members.len() / SHARE).max(1);
+            let others: Vec<_> =
+                (1..shares).map(|index| tokio::spawn(fan_out.share(index, shares).whole())).collect();
+            let mut fanned = vec![fan_out.share(0, shares).whole().await];
+            for other in others {
+                // One that panicked has said so; its members pull.
+                fanned.extend(other.await);
             }
-            reached += fan_out.end();
+            reached += fan_out.end(&fanned);
         }
         reached
     }
@@ -69,79 +67,82 @@ fn runs(messages: &[Held]) -> impl Iterator<Item = &[Held]> {
     })
 }
 
+/// A fan-out: who gets what.
+struct FanOut<'a> {
+    ports: &'a Ports,
+    room: &'a Arc<Room>,
+    /// What is pushed.
+    run: Arc<[Held]>,
+    /// What the members are told of behind that, to come for it.
+    busy: Vec<Held>,
+    members: Arc<[(UserId, i64)]>,
+}
+
 impl<'a> FanOut<'a> {
     /// Begins with messages of one group, in order. If the room is older than
     /// one of them it is read again first, so that nobody gets what he may not
     /// see.
-    fn begin(ports: &'a Ports, room: &'a Room, messages: &[Held]) -> Self {
-        let mut begun = Self {
-            ports,
-            room,
-            run: Vec::with_capacity(messages.len()),
-            busy: Vec::new(),
-            members: Vec::new(),
-            next: 0,
-            fanned: Fanned::default(),
-        };
+    fn begin(ports: &'a Ports, room: &'a Arc<Room>, messages: &[Held]) -> Self {
         let now_ms = monotonic_ms();
         // Before it is seen who is in: whoever comes later asks for them.
         messages.iter().filter_map(|held| held.frame.mark.as_ref()).for_each(|mark| room.hear(mark));
         let mver = messages.iter().map(|held| held.mver).max().unwrap_or(0);
-        let Some(members) = room.members_at(mver) else {
-            for held in messages {
-                ports.hub.gaps.note(&room.conversation, now_ms, Some(held.clone()));
+        let (mut run, mut busy) = (Vec::with_capacity(messages.len()), Vec::new());
+        let (known, members) = match room.members_at(mver) {
+            Some(members) => (messages, members),
+            None => {
+                for held in messages {
+                    ports.hub.gaps.note(&room.conversation, now_ms, Some(held.clone()));
+                }
+                (Default::default(), Vec::new())
             }
-            return begun;
         };
-        for held in messages {
+        for held in known {
             let Some(mark) = &held.frame.mark else { continue };
             let rate = room.count(now_ms);
             let hot = rate > ports.groups.push_rate || members.len() > ports.groups.push_members;
-            if hot || !begun.busy.is_empty() {
+            if hot || !busy.is_empty() {
                 room.keep(mark, &held.frame.bytes, now_ms);
-                begun.busy.push(held.clone());
+                busy.push(held.clone());
             } else {
                 room.keep_on(mark, &held.frame.bytes, now_ms);
-                begun.run.push(held.clone());
+                run.push(held.clone());
             }
         }
-        begun.members = members;
-        begun
+        Self { ports, room, run: run.into(), busy, members: members.into() }
     }
 
-    /// Goes on with at most so many members; returns whether there are more.
-    fn step(&mut self, most: usize) -> bool {
-        if self.run.is_empty() {
-            return false;
+    /// One of `shares` of the members.
+    fn share(&self, index: usize, shares: usize) -> Share {
+        let many = if self.run.is_empty() { 0 } else { self.members.len() };
+        let bound = |index: usize| many * index / shares.max(1);
+        Share {
+            hub: Arc::clone(&self.ports.hub),
+            room: Arc::clone(self.room),
+            run: Arc::clone(&self.run),
+            members: Arc::clone(&self.members),
+            left: bound(index)..bound(index + 1),
+            fanned: Fanned::default(),
         }
-        let Self { ports, room, run, members, next, fanned, .. } = self;
-        let rest = members.get(*next..).unwrap_or_default();
-        for (user, since) in rest.iter().take(most) {
-            match ports.hub.devices(*user) {
-                Some(devices) => {
-                    devices.as_slice().iter().for_each(|peer| peer.offer_run(run, *since, fanned));
-                }
-                // He left while he was taken in.
-                None => room.leave_unless(*user, || ports.hub.has(*user)),
-            }
-        }
-        *next += rest.len().min(most);
-        *next < members.len()
     }
 
     /// What came too early waits; of a busy group the members are told to come.
     /// Returns how many copies are on their way.
-    fn end(mut self) -> u64 {
+    fn end(self, fanned: &[Fanned]) -> u64 {
+        let bits = |of: fn(&Fanned) -> u32| fanned.iter().map(of).fold(0, std::ops::BitOr::bitor);
+        let (early, other_history) = (bits(|f| f.early), bits(|f| f.other_history));
         let bit = |index: usize| 1_u32.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(0);
         let conversation = &self.room.conversation;
-        for (index, held) in self.run.drain(..).enumerate() {
-            if self.fanned.early & bit(index) != 0 {
-                self.ports.wait(conversation, held, self.fanned.other_history & bit(index) != 0);
+        for (index, held) in self.run.iter().enumerate() {
+            if early & bit(index) != 0 {
+                self.ports.wait(conversation, held.clone(), other_history & bit(index) != 0);
             }
         }
-        self.ports.go_on(conversation);
+        if !self.run.is_empty() {
+            self.ports.go_on(conversation);
+        }
         let told: u64 = self.busy.iter().map(|held| self.hint(held)).sum();
-        told + self.fanned.taken
+        told + fanned.iter().map(|fanned| fanned.taken).sum::<u64>()
     }
 
     /// Tells the members to come for a message that is kept for them, each after
@@ -167,5 +168,42 @@ impl<'a> FanOut<'a> {
             }
         }
         told
+    }
+}
+
+/// Some of the members of a fan-out, in steps: many members are many system
+/// calls, and others want the thread, too.
+struct Share {
+    hub: Arc<Hub>,
+    room: Arc<Room>,
+    run: Arc<[Held]>,
+    members: Arc<[(UserId, i64)]>,
+    left: Range<usize>,
+    fanned: Fanned,
+}
+
+impl Share {
+    async fn whole(mut self) -> Fanned {
+        while self.step(STEP) {
+            tokio::task::yield_now().await;
+        }
+        self.fanned
+    }
+
+    /// Goes on with at most so many members; returns whether there are more.
+    fn step(&mut self, most: usize) -> bool {
+        let Self { hub, room, run, members, left, fanned } = self;
+        let end = left.start.saturating_add(most).min(left.end);
+        for (user, since) in members.get(left.start..end).unwrap_or_default() {
+            match hub.devices(*user) {
+                Some(devices) => {
+                    devices.as_slice().iter().for_each(|peer| peer.offer_run(run, *since, fanned));
+                }
+                // He left while he was taken in.
+                None => room.leave_unless(*user, || hub.has(*user)),
+            }
+        }
+        left.start = end;
+        left.start < left.end
     }
 }
