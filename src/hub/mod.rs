@@ -29,4 +29,4 @@ pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits, Taken};
 pub(crate) use peer::{Peer, PeerIdentity};
 pub(crate) use registry::{Hub, Registered};
 pub(crate) use room::{Room, Turn};
-pub(crate) use run::{Fanned, MAX_RUN};
+pub(crate) use run::{Fanned, MAX_RUN, Run};

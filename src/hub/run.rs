@@ -7,8 +7,11 @@
 //! task is woken for that. So all bytes are in the outbox or in the kernel
 //! still, and in order.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
 
 use super::copies::Offered;
 use super::gap::Held;
@@ -18,6 +21,33 @@ use crate::telemetry::{FrameKind, metrics};
 
 /// Most messages of one run.
 pub(crate) const MAX_RUN: usize = 32;
+
+/// At most [`MAX_RUN`] messages of one conversation, in order.
+#[derive(Debug)]
+pub(crate) struct Run {
+    messages: Vec<Held>,
+    /// All of them, for the many who get all of them: one buffer costs the
+    /// kernel half of what eight cost it.
+    joined: Bytes,
+}
+
+impl Run {
+    /// Of these.
+    #[must_use]
+    pub(crate) fn new(messages: Vec<Held>) -> Self {
+        let joined = match messages.as_slice() {
+            [one] => one.frame.bytes.clone(),
+            many => many.iter().flat_map(|held| held.frame.bytes.iter().copied()).collect(),
+        };
+        Self { messages, joined }
+    }
+
+    /// Them.
+    #[must_use]
+    pub(crate) fn messages(&self) -> &[Held] {
+        &self.messages
+    }
+}
 
 /// What became of a run, at all the connections it was offered to.
 #[derive(Debug, Default)]
@@ -72,9 +102,8 @@ impl Drop for Fanned {
 }
 
 impl Peer {
-    /// Offers a run of at most [`MAX_RUN`] messages to a user who sees what has
-    /// a larger seq than `since`.
-    pub(crate) fn offer_run(self: &Arc<Self>, run: &[Held], since: i64, fanned: &mut Fanned) {
+    /// Offers a run to a user who sees what has a larger seq than `since`.
+    pub(crate) fn offer_run(self: &Arc<Self>, run: &Run, since: i64, fanned: &mut Fanned) {
         let own = |held: &Held| held.except.as_ref().is_some_and(|other| Arc::ptr_eq(other, self));
         self.outbox.offer_run(run, since, own, self.limits(), fanned);
     }
@@ -83,7 +112,7 @@ impl Peer {
 impl Outbox {
     fn offer_run(
         &self,
-        run: &[Held],
+        run: &Run,
         since: i64,
         own: impl Fn(&Held) -> bool,
         limits: OutboxLimits,
@@ -92,13 +121,13 @@ impl Outbox {
         let visible = |held: &Held| held.frame.mark.as_ref().is_some_and(|mark| mark.seq > since);
         let mut state = self.state.lock();
         if state.is_over() {
-            let gone = run.iter().filter(|held| visible(held)).count();
+            let gone = run.messages.iter().filter(|held| visible(held)).count();
             fanned.gone += u64::try_from(gone).unwrap_or(u64::MAX);
             return;
         }
         let mut fresh = [None; MAX_RUN];
         let mut count = 0;
-        for (index, held) in run.iter().enumerate().filter(|(_, held)| visible(held)) {
+        for (index, held) in run.messages.iter().enumerate().filter(|(_, held)| visible(held)) {
             match state.judge(&held.frame, own(held)) {
                 Some(offered) => fanned.note(index, offered),
                 None => {
@@ -114,11 +143,15 @@ impl Outbox {
         }
         let fresh = || fresh.iter().take(count).flatten();
         fanned.taken += u64::try_from(count).unwrap_or(u64::MAX);
-        let mut slices = [IoSlice::new(&[]); MAX_RUN];
-        for (slice, held) in slices.iter_mut().zip(fresh()) {
-            *slice = IoSlice::new(&held.frame.bytes);
-        }
-        let mut left = state.write(slices.get(..count).unwrap_or_default());
+        let mut left = if count == run.messages.len() {
+            state.write(|socket| socket.try_write(&run.joined))
+        } else {
+            let mut slices = [IoSlice::new(&[]); MAX_RUN];
+            for (slice, held) in slices.iter_mut().zip(fresh()) {
+                *slice = IoSlice::new(&held.frame.bytes);
+            }
+            state.write(|socket| socket.try_write_vectored(slices.get(..count).unwrap_or_default()))
+        };
         fanned.bytes += left;
         let mut written = 0;
         for held in fresh() {
@@ -159,14 +192,9 @@ impl State {
 
     /// Writes by itself, if nothing is queued; returns how many bytes left. An
     /// error is found by the connection's task.
-    fn write(&self, slices: &[IoSlice<'_>]) -> usize {
+    fn write(&self, write: impl FnOnce(&TcpStream) -> io::Result<usize>) -> usize {
         let socket = self.socket.as_ref().filter(|_| self.frames == 0 && !self.opening);
-        let Some(socket) = socket else { return 0 };
-        match slices {
-            [one] => socket.try_write(one),
-            many => socket.try_write_vectored(many),
-        }
-        .unwrap_or(0)
+        socket.map_or(0, |socket| write(socket).unwrap_or(0))
     }
 }
 
@@ -177,7 +205,6 @@ mod tests {
     use std::task::Waker;
 
     use socket2::SockRef;
-    use tokio::net::TcpStream;
 
     use super::super::Start;
     use super::*;
@@ -194,8 +221,8 @@ mod tests {
         Held { frame: Frame::copy(vec![byte; size].into(), mark), except: None, mver: 0 }
     }
 
-    fn run(seqs: std::ops::RangeInclusive<i64>, size: usize) -> Vec<Held> {
-        seqs.map(|seq| message(seq, size)).collect()
+    fn run(seqs: std::ops::RangeInclusive<i64>, size: usize) -> Run {
+        Run::new(seqs.map(|seq| message(seq, size)).collect())
     }
 
     fn outbox() -> Outbox {
@@ -205,7 +232,7 @@ mod tests {
         outbox
     }
 
-    fn offer(outbox: &Outbox, run: &[Held], limits: OutboxLimits) -> Fanned {
+    fn offer(outbox: &Outbox, run: &Run, limits: OutboxLimits) -> Fanned {
         let mut fanned = Fanned::default();
         outbox.offer_run(run, 0, |_| false, limits, &mut fanned);
         fanned

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Ports;
-use crate::hub::{Fanned, Held, Hub, MAX_RUN, Offered, Room};
+use crate::hub::{Fanned, Held, Hub, MAX_RUN, Offered, Room, Run};
 use crate::message::Place;
 use crate::telemetry::HintCause;
 use crate::types::{UserId, monotonic_ms};
@@ -72,7 +72,7 @@ struct FanOut<'a> {
     ports: &'a Ports,
     room: &'a Arc<Room>,
     /// What is pushed.
-    run: Arc<[Held]>,
+    run: Arc<Run>,
     /// What the members are told of behind that, to come for it.
     busy: Vec<Held>,
     members: Arc<[(UserId, i64)]>,
@@ -109,12 +109,12 @@ impl<'a> FanOut<'a> {
                 run.push(held.clone());
             }
         }
-        Self { ports, room, run: run.into(), busy, members: members.into() }
+        Self { ports, room, run: Arc::new(Run::new(run)), busy, members: members.into() }
     }
 
     /// One of `shares` of the members.
     fn share(&self, index: usize, shares: usize) -> Share {
-        let many = if self.run.is_empty() { 0 } else { self.members.len() };
+        let many = if self.run.messages().is_empty() { 0 } else { self.members.len() };
         let bound = |index: usize| many * index / shares.max(1);
         Share {
             hub: Arc::clone(&self.ports.hub),
@@ -133,12 +133,12 @@ impl<'a> FanOut<'a> {
         let (early, other_history) = (bits(|f| f.early), bits(|f| f.other_history));
         let bit = |index: usize| 1_u32.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(0);
         let conversation = &self.room.conversation;
-        for (index, held) in self.run.iter().enumerate() {
+        for (index, held) in self.run.messages().iter().enumerate() {
             if early & bit(index) != 0 {
                 self.ports.wait(conversation, held.clone(), other_history & bit(index) != 0);
             }
         }
-        if !self.run.is_empty() {
+        if !self.run.messages().is_empty() {
             self.ports.go_on(conversation);
         }
         let told: u64 = self.busy.iter().map(|held| self.hint(held)).sum();
@@ -176,7 +176,7 @@ impl<'a> FanOut<'a> {
 struct Share {
     hub: Arc<Hub>,
     room: Arc<Room>,
-    run: Arc<[Held]>,
+    run: Arc<Run>,
     members: Arc<[(UserId, i64)]>,
     left: Range<usize>,
     fanned: Fanned,
