@@ -117,6 +117,7 @@ impl OwnGateway {
         }
         command
             .env("TIDEGATE_WORKERS", args.workers().to_string())
+            .envs(args.variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("the gateway's log")?)
             .stderr(log);

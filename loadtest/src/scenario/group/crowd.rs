@@ -36,6 +36,8 @@ pub(super) struct Crowd {
     pub(super) stored: Latencies,
     pub(super) copy: Latencies,
     pub(super) whole: Latencies,
+    /// Members were told so often to pull.
+    pub(super) hints: u64,
     pub(super) disorder: u64,
     pub(super) problems: Vec<String>,
     /// What a raw loop cost, nanoseconds and sends.
@@ -57,6 +59,7 @@ impl Crowd {
             stored: Latencies::default(),
             copy: Latencies::default(),
             whole: Latencies::default(),
+            hints: 0,
             disorder: 0,
             problems: Vec::new(),
             raw: None,
@@ -71,15 +74,16 @@ impl Crowd {
         (self.stored, self.copy, self.whole) = Default::default();
     }
 
-    /// Takes what a member is told.
-    pub(super) fn told(&mut self, index: u32, at: Instant, told: &Told<'_>) {
+    /// Takes what a member is told; how long it took, if it is a new message.
+    pub(super) fn told(&mut self, index: u32, at: Instant, told: &Told<'_>) -> Option<Duration> {
         if let Some(witness) = &mut self.witness {
             witness.told(index, at, told);
         }
         match told {
-            Told::Said(Seen::Push(push, _)) => self.push(index, at, push),
+            Told::Said(Seen::Push(push, _)) => return self.push(index, at, push),
             Told::Said(Seen::Ack(ack)) => self.ack(at, ack),
             Told::Said(Seen::Hint { delay_ms, .. }) => {
+                self.hints += 1;
                 self.pulls.push((at + Duration::from_millis(*delay_ms), index));
             }
             Told::Said(Seen::PageEnd { has_more: true }) => self.pulls.push((at, index)),
@@ -96,16 +100,15 @@ impl Crowd {
             Told::Gone(why) => self.problems.push(format!("a connection is gone: {why:#}")),
             Told::Said(_) => {}
         }
+        None
     }
 
-    fn push(&mut self, index: u32, at: Instant, push: &Push<'_>) {
+    fn push(&mut self, index: u32, at: Instant, push: &Push<'_>) -> Option<Duration> {
         let Some(number) = self.number(push.client_msg_id) else {
             self.raw_copies += 1;
-            return;
+            return None;
         };
-        let Some(last) = usize::try_from(index).ok().and_then(|place| self.last.get_mut(place)) else {
-            return;
-        };
+        let last = self.last.get_mut(usize::try_from(index).ok()?)?;
         let follows = number == last.0 + 1 && (last.1 == 0 || push.seq == last.1 + 1);
         *last = (number, push.seq);
         if !follows {
@@ -113,7 +116,7 @@ impl Crowd {
         }
         let Some(one) = self.under_way.get_mut(&number) else {
             self.disorder += 1;
-            return;
+            return None;
         };
         let latency = at.saturating_duration_since(one.due);
         self.copies += 1;
@@ -123,6 +126,7 @@ impl Crowd {
             self.whole.record(latency);
             self.end(number);
         }
+        Some(latency)
     }
 
     fn ack(&mut self, at: Instant, ack: &Ack<'_>) {

@@ -50,6 +50,10 @@ pub(crate) struct Group {
     /// Messages under way at most: sent, and not everybody has them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     in_flight: u32,
+    /// The run's own gateways keep their limit of messages per second, above
+    /// which members are told to pull; otherwise every copy is pushed.
+    #[arg(long)]
+    hot: bool,
     /// Ten pairs send so many messages per second to each other meanwhile.
     #[arg(long)]
     beside: Option<f64>,
@@ -69,6 +73,7 @@ impl Scenario for Group {
             ("online", self.online().to_string()),
             ("messages", self.messages.to_string()),
             ("inFlight", self.in_flight.to_string()),
+            ("hot", self.hot.to_string()),
             ("textBytes", self.size.to_string()),
             ("besidePerSecond", self.beside.map_or("none".to_owned(), |rate| rate.to_string())),
         ]
@@ -76,6 +81,10 @@ impl Scenario for Group {
 
     fn compared(&self, with: Comparison) -> Compared {
         Compared::unless_bare(with)
+    }
+
+    fn variables(&self) -> Vec<(&'static str, &'static str)> {
+        if self.hot { Vec::new() } else { vec![("TIDEGATE_GROUPS_PUSH_RATE", "1000000")] }
     }
 
     fn round(&self, stage: &mut Stage<'_>) -> Result<Round> {
@@ -126,6 +135,9 @@ impl Group {
         let cost = stage.side.processes.sample().since(&before);
         round.add("copiesPerSecond", float(crowd.copies) / begin.elapsed().as_secs_f64());
         round.add_cost("Delivery", &cost, crowd.copies);
+        if !stage.side.is_floor() {
+            round.add("hints", float(crowd.hints));
+        }
         if let Some((before, after)) = counts.zip(Counts::now(stage.side)) {
             after.add_since(&before, "Message", self.messages, &mut round);
         }
@@ -206,9 +218,9 @@ impl Group {
             crowd.pull(swarm)?;
             swarm.keep_alive()?;
             swarm.turn(Instant::now() + LOOK, |index, at, told| {
-                let before = crowd.copies;
-                crowd.told(index, at, &told);
-                stage.progress.count(crowd.copies - before);
+                if let Some(latency) = crowd.told(index, at, &told) {
+                    stage.progress.record(latency);
+                }
             })?;
             let now = Instant::now();
             stage.progress.tick(now);
@@ -241,7 +253,9 @@ impl Group {
             let end = Instant::now() + PATIENCE;
             crowd.raw_copies = 0;
             loop {
-                swarm.turn(end, |index, at, told| crowd.told(index, at, &told))?;
+                swarm.turn(end, |index, at, told| {
+                    crowd.told(index, at, &told);
+                })?;
                 stage.progress.tick(Instant::now());
                 if let Some((_, sends)) = crowd.raw
                     && crowd.raw_copies >= sends * u64::from(self.in_flight)
