@@ -28,6 +28,9 @@ pub(crate) async fn run(
     stop: CancellationToken,
     spawn: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit),
 ) {
+    if let Err(error) = tune(&listener) {
+        warn!(%error, "the listener cannot be tuned");
+    }
     let mut backoff = MIN_BACKOFF;
     loop {
         // Both arms are cancel-safe: accept loses no connection when dropped.
@@ -39,11 +42,6 @@ pub(crate) async fn run(
             Ok((stream, peer)) => {
                 backoff = MIN_BACKOFF;
                 metrics().accepted.increment(1);
-                if tune(&stream).is_err() {
-                    // The peer left already.
-                    metrics().accept_errors.increment(1);
-                    continue;
-                }
                 match Arc::clone(&permits).try_acquire_owned() {
                     Ok(permit) => spawn(stream, peer, permit),
                     Err(_) => shed(stream),

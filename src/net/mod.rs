@@ -1,7 +1,7 @@
 //! Listening sockets and accepted ones, tuned.
 //!
 //! Owns the socket options with their reasons and the accept loop, which only
-//! accepts, tunes and hands on: the handshake runs in the connection's own
+//! accepts and hands on: the handshake runs in the connection's own
 //! task, so one silent client stalls nobody.
 //!
 //! One shared listener with one accept task serves every worker. Two
