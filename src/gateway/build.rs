@@ -1,7 +1,7 @@
 //! From configuration to a gateway that is bound and about to run.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -144,6 +144,8 @@ impl Gateway {
             gateway: self.data.own.id.clone(),
             arrivals: arrivals_in,
             stopping: self.stop.child_token(),
+            freeze: Arc::default(),
+            establishing: AtomicUsize::new(0),
             last_conn: AtomicU64::new(0),
         });
         let rhythm = Rhythm { heartbeat: self.config.heartbeat, route_refresh: self.config.route_refresh };
@@ -197,7 +199,7 @@ impl Gateway {
             }
         };
         let destination = Destination { gateway: own.id.clone(), epoch: own.epoch };
-        let bus = RedisBus::start(client.clone(), self.keys.clone(), destination, receiver, &self.stop);
+        let bus = RedisBus::start(client.clone(), self.keys.clone(), destination, receiver, false, &self.stop);
         let mut subscribed = bus.subscribed();
         // The bus keeps trying; its end is the process's.
         let _ = subscribed.wait_for(|&generation| generation > 0).await;

@@ -6,12 +6,15 @@
 //! connection; the connection itself belongs to its task. Fan-out encodes once,
 //! never awaits, and costs one slow reader only itself: its outbox is bounded
 //! in bytes and count. Of each conversation a connection gets every message
-//! once and in order; what comes too early waits in [`Gaps`].
+//! once and in order; what comes too early waits in [`Gaps`]. While they move
+//! to another process connections hold still ([`Freeze`]).
 //!
 //! Called by `session` (register, remove, drain the outbox), `pipeline`
 //! (deliver, repair, kick) and `gateway` (liveness, re-bind). Does no I/O.
 
+mod carry;
 mod copies;
+mod freeze;
 mod gap;
 mod outbox;
 mod peer;
@@ -19,7 +22,9 @@ mod registry;
 mod room;
 mod tail;
 
+pub(crate) use carry::{CarriedOutbox, CarriedTimes};
 pub(crate) use copies::{Offered, Start};
+pub(crate) use freeze::{Deposits, Freeze, Held as HeldConnection, Stage};
 pub(crate) use gap::{Held, PATIENCE_MS};
 pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits};
 pub(crate) use peer::{Peer, PeerIdentity};

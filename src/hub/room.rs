@@ -115,6 +115,21 @@ impl Room {
         self.state.lock().members.get(&user).map(|entry| entry.turn)
     }
 
+    /// What is known of its members: the state of the group it is of, and each
+    /// with what he sees and the state he was taken in at.
+    #[must_use]
+    pub(crate) fn carry(&self) -> (u64, Vec<(UserId, i64, u64)>) {
+        let state = self.state.lock();
+        let members = state.members.iter().map(|(user, entry)| (*user, entry.since, entry.mver));
+        (state.mver, members.collect())
+    }
+
+    /// Goes on with what another process [knew](Self::carry).
+    pub(crate) fn resume(&self, mver: u64, members: &[(UserId, i64, u64)]) {
+        members.iter().for_each(|(user, since, mver)| self.enter(*user, *since, *mver));
+        self.state.lock().mver = mver;
+    }
+
     /// Takes over entries read at `mver`, as far as what is here is not newer;
     /// `None` = no member any more. Returns who is out.
     pub(crate) fn reload(&self, mver: u64, entries: &[(UserId, Turn, Option<i64>)]) -> Vec<UserId> {

@@ -15,7 +15,7 @@ const MAX_PLACES: usize = 4_096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     /// [`ConversationId::key`].
-    key: u64,
+    pub key: u64,
     /// Of which history.
     pub epoch: u64,
     /// Its position; 0 = nothing yet.
@@ -42,11 +42,11 @@ pub(crate) struct Pulling {
     /// Its history.
     pub epoch: u64,
     /// The top the client was told last.
-    told: i64,
+    pub told: i64,
     /// The last message that the client has, or has the ack of, as far as is
     /// known: whether the log still has it is to be proved when its epoch is
     /// another one.
-    has: Option<Place>,
+    pub has: Option<Place>,
 }
 
 /// What is to be done with a message.
@@ -88,6 +88,20 @@ impl Places {
         places.shrink_to_fit();
         self.list = places;
         self.complete = complete;
+    }
+
+    /// All of it: the places by key, whether there are no others, and what the
+    /// client was told to pull.
+    pub(crate) fn parts(&self) -> (&[Place], bool, &[Pulling]) {
+        (&self.list, self.complete, self.pulling.as_deref().map_or(&[], Vec::as_slice))
+    }
+
+    /// Goes on with the [parts](Self::parts) of another one.
+    pub(crate) fn resume(list: Vec<Place>, complete: bool, pulling: Vec<Pulling>) -> Self {
+        let mut places = Self::default();
+        places.open(list, complete);
+        places.pulling = (!pulling.is_empty()).then(|| Box::new(pulling));
+        places
     }
 
     fn find(&self, conversation: &ConversationId) -> Result<usize, usize> {

@@ -28,6 +28,7 @@ mod relay;
 mod repair;
 mod resume;
 mod send;
+mod settle;
 #[cfg(test)]
 mod simulation;
 
@@ -144,8 +145,8 @@ pub(crate) struct Pipeline {
     lanes: Vec<mpsc::Sender<send::Work>>,
     /// Bytes that sends waiting for the store may hold.
     send_room: Arc<Semaphore>,
-    relays: mpsc::Sender<Relay>,
-    reports: mpsc::Sender<Report>,
+    relays: mpsc::Sender<relay::Work>,
+    reports: mpsc::Sender<acknowledge::Work>,
     refreshes: mpsc::Sender<Arc<Peer>>,
     departures: mpsc::Sender<refresh::Departure>,
     pulls: Arc<Semaphore>,

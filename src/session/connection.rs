@@ -1,11 +1,14 @@
 //! The connection actor.
 
 use std::cell::RefCell;
+use std::net::Shutdown;
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,7 +20,7 @@ use super::closing::Closing;
 use super::farewell::farewell;
 use super::outbound::{Written, count_dropped, poll_flush};
 use super::receive::Receiver;
-use crate::hub::{Ending, Peer};
+use crate::hub::{Ending, HeldConnection, Peer, Stage};
 use crate::telemetry::metrics;
 use crate::types::{CloseReason, monotonic_ms};
 use crate::wire::{Event, Inbound};
@@ -47,6 +50,10 @@ pub(crate) struct Connection {
     bucket: Bucket,
     closing: Option<Box<Closing>>,
     linger: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// The attempt at which a copy of the socket was handed out, and the one
+    /// at which it holds still; 0 = none.
+    copied: u32,
+    held: u32,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -78,8 +85,62 @@ impl Connection {
             bucket,
             closing: None,
             linger: None,
+            copied: 0,
+            held: 0,
             _permit: permit,
         }
+    }
+
+    /// Goes on with one that held still elsewhere.
+    #[must_use]
+    pub(crate) fn resume(
+        stream: TcpStream,
+        context: Arc<Context>,
+        held: HeldConnection,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let HeldConnection { peer, unread, fragments: (count, data), offset, tokens } = held;
+        let inbound = Inbound::resume(unread, count, data);
+        let mut connection = Self::new(stream, peer, context, inbound, None, permit);
+        connection.offset = offset;
+        connection.bucket = Bucket::resume(tokens);
+        connection
+    }
+
+    /// Does its part in a move to another process; returns whether it holds
+    /// still. One that is about to end does so first.
+    fn holds(&mut self, cx: &TaskContext<'_>) -> bool {
+        let (stage, attempt) = self.context.freeze.stage();
+        if stage == Stage::Serve || self.closing.is_some() {
+            return false;
+        }
+        let conn = self.peer.identity.conn;
+        if self.copied != attempt
+            && let Some(stream) = &self.stream
+        {
+            self.copied = attempt;
+            self.context.freeze.deposit_socket(conn, stream.as_fd().try_clone_to_owned().ok());
+        }
+        if stage != Stage::Hold {
+            return false;
+        }
+        if self.held != attempt {
+            if self.peer.outbox.is_ending() {
+                return false;
+            }
+            self.held = attempt;
+            let (unread, count, data) = self.inbound.unfinished();
+            self.context.freeze.deposit_held(HeldConnection {
+                peer: Arc::clone(&self.peer),
+                unread: unread.to_vec(),
+                fragments: (count, data.to_vec()),
+                offset: self.offset,
+                tokens: self.bucket.parts(),
+            });
+        }
+        // Whoever ends the stage wakes it.
+        self.peer.outbox.arm(cx.waker());
+        true
     }
 
     /// Takes a message that came while the client was identified.
@@ -196,6 +257,13 @@ impl Connection {
         let left = self.peer.outbox.close();
         count_dropped(&left, reason == CloseReason::SlowConsumer);
         let stream = self.stream.take();
+        if self.copied != 0 && self.copied == self.context.freeze.stage().1 {
+            // The copy keeps it open, here and at the peer.
+            if let Some(stream) = stream.as_ref().filter(|_| reason.row().code.is_none()) {
+                let _ = SockRef::from(stream).shutdown(Shutdown::Both);
+            }
+            self.context.freeze.deposit_gone(self.peer.identity.conn);
+        }
         let offset = self.offset;
         let sends_close = reason.row().code.is_some();
         self.linger = Some(Box::pin(async move {
@@ -214,8 +282,15 @@ impl Future for Connection {
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
         if this.linger.is_none() {
+            if this.holds(cx) {
+                return Poll::Pending;
+            }
             match this.turn(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // The stage may have changed before it could be woken.
+                    this.holds(cx);
+                    return Poll::Pending;
+                }
                 Poll::Ready(reason) => this.finish(reason),
             }
         }
