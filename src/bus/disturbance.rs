@@ -18,6 +18,8 @@ pub(crate) enum Cause {
     Resubscribed,
     /// The own lease had run out: nobody sent anything here.
     Lease,
+    /// Another process has taken over.
+    Handover,
 }
 
 /// What is to be made up for: any number of disturbances as one.
@@ -101,6 +103,7 @@ fn count(cause: Cause) {
         Cause::NewSource => &metrics.reconcile_new_source,
         Cause::Resubscribed => &metrics.reconcile_resubscribed,
         Cause::Lease => &metrics.reconcile_lease,
+        Cause::Handover => &metrics.reconcile_handover,
     };
     counter.increment(1);
 }

@@ -26,6 +26,8 @@ pub(crate) enum Stage {
     Copy,
     /// Nothing: hold still.
     Hold,
+    /// Nothing, for those that have moved; the others are to end.
+    Over,
 }
 
 /// What only a connection's task knows.
@@ -74,7 +76,8 @@ impl Freeze {
         let stage = match word & 3 {
             0 => Stage::Serve,
             1 => Stage::Copy,
-            _ => Stage::Hold,
+            2 => Stage::Hold,
+            _ => Stage::Over,
         };
         (stage, word >> 2)
     }
@@ -93,6 +96,12 @@ impl Freeze {
         self.word.store(attempt << 2 | 2, Ordering::Release);
     }
 
+    /// Those that have moved hold still for ever; the others are woken.
+    pub(crate) fn conclude(&self, left: &[Arc<Peer>]) {
+        self.word.fetch_or(3, Ordering::AcqRel);
+        left.iter().for_each(|peer| peer.outbox.nudge());
+    }
+
     /// Back to work; what was handed out is closed.
     pub(crate) fn thaw(&self, hub: &Hub) {
         let attempt = self.word.load(Ordering::Acquire) >> 2;
@@ -106,7 +115,7 @@ impl Freeze {
     /// Whether connections hold still, or are about to.
     #[must_use]
     pub(crate) fn is_holding(&self) -> bool {
-        self.stage().0 == Stage::Hold
+        matches!(self.stage().0, Stage::Hold | Stage::Over)
     }
 
     /// Takes what there is.

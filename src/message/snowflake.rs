@@ -36,6 +36,12 @@ impl IdSource {
         self.last_ms
     }
 
+    /// The node.
+    #[must_use]
+    pub(crate) const fn node(&self) -> u16 {
+        self.node
+    }
+
     /// Moves to another node, when the old one's lease is gone.
     pub(crate) const fn set_node(&mut self, node: u16) {
         self.node = node;

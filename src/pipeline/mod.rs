@@ -40,6 +40,7 @@ use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use acknowledge::Report;
+pub(crate) use attach::binding;
 pub(crate) use deliver::{Living, Outgoing, Reached};
 pub(crate) use inbox::Inbox;
 pub(crate) use kick::KickRequest;

@@ -114,6 +114,9 @@ impl Connection {
         if stage == Stage::Serve || self.closing.is_some() {
             return false;
         }
+        if stage == Stage::Over {
+            return self.peer.is_moved();
+        }
         let conn = self.peer.identity.conn;
         if self.copied != attempt
             && let Some(stream) = &self.stream

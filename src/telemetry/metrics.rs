@@ -98,6 +98,7 @@ pub(crate) struct Metrics {
     pub reconcile_new_source: Counter,
     pub reconcile_resubscribed: Counter,
     pub reconcile_lease: Counter,
+    pub reconcile_handover: Counter,
     pub reconciled: Counter,
     pub redis_up: Gauge,
     pub redis_reconnects: Counter,
@@ -124,6 +125,11 @@ pub(crate) struct RouteMetrics {
 pub(crate) fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(Metrics::register)
+}
+
+/// Goes on with what a counter stood at in the process before this one.
+pub(crate) fn carry_counter(name: String, labels: &[(String, String)], value: u64) {
+    metrics::counter!(name, labels).increment(value);
 }
 
 fn counter(name: &'static str, help: &'static str) -> Counter {
@@ -364,6 +370,7 @@ impl Metrics {
             reconcile_new_source: reconcile("new_source"),
             reconcile_resubscribed: reconcile("resubscribed"),
             reconcile_lease: reconcile("lease"),
+            reconcile_handover: reconcile("handover"),
             reconciled: counter(
                 "tidegate_reconciled_conversations_total",
                 "Conversations looked at for what was lost.",
