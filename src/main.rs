@@ -13,6 +13,8 @@ const BAD_CONFIG: u8 = 64;
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(args),
+        Command::Upgrade(args) => client(args.run()),
+        Command::Drain(args) => client(args.run()),
         Command::Status(args) => client(args.run()),
         Command::Chat(args) => client(args.run()),
         Command::Send(args) => client(args.run()),
@@ -44,10 +46,17 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("runtime")?;
-    let exit = runtime.block_on(async { Gateway::build(config)?.run().await })?;
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    Ok(match exit {
-        Exit::Stopped => ExitCode::SUCCESS,
+    let exit = runtime.block_on(async {
+        let gateway = if args.handover { Gateway::take_over(config).await? } else { Gateway::build(config)? };
+        gateway.run().await
+    });
+    match &exit {
+        // What it held is another process's.
+        Ok(Exit::HandedOver) => runtime.shutdown_background(),
+        _ => runtime.shutdown_timeout(std::time::Duration::from_secs(1)),
+    }
+    Ok(match exit? {
+        Exit::Stopped | Exit::HandedOver => ExitCode::SUCCESS,
         Exit::Superseded | Exit::Failed => ExitCode::FAILURE,
     })
 }

@@ -11,7 +11,8 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::HandoverError;
@@ -27,7 +28,8 @@ const LONGEST: usize = 64 * 1024;
 /// included, or not at all.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    socket: AsyncFd<OwnedFd>,
+    /// Waited for as a stream, but never read or written as one.
+    socket: UnixStream,
 }
 
 impl Channel {
@@ -52,7 +54,7 @@ impl Channel {
     }
 
     fn over(socket: OwnedFd) -> Result<Self, HandoverError> {
-        let socket = AsyncFd::new(socket).map_err(HandoverError::io("control socket"))?;
+        let socket = UnixStream::from_std(socket.into()).map_err(HandoverError::io("control socket"))?;
         Ok(Self { socket })
     }
 
@@ -64,14 +66,14 @@ impl Channel {
         limit: Duration,
     ) -> Result<(), HandoverError> {
         let bytes = HandoverMessage { message: Some(message) }.encode_to_vec();
-        let send = self.socket.async_io(tokio::io::Interest::WRITABLE, |socket| {
+        let send = self.socket.async_io(Interest::WRITABLE, || {
             let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             // A signal instead of an error would end the process.
-            Ok(sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?)
+            Ok(sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?)
         });
         match timeout(limit, send).await {
             Ok(Ok(_)) => Ok(()),
@@ -88,12 +90,12 @@ impl Channel {
         step: &'static str,
         limit: Duration,
     ) -> Result<(Message, Vec<OwnedFd>), HandoverError> {
-        let receive = self.socket.async_io(tokio::io::Interest::READABLE, |socket| {
+        let receive = self.socket.async_io(Interest::READABLE, || {
             let mut bytes = vec![0; LONGEST];
             let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let received =
-                recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+                recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
             let mut descriptors = Vec::new();
             for message in ancillary.drain() {
                 if let RecvAncillaryMessage::ScmRights(received) = message {

@@ -36,8 +36,6 @@ pub(crate) struct Inherited {
     pub lock: OwnedFd,
     /// The node number in message ids.
     pub node: u16,
-    /// Unix ms of the cold start.
-    pub started_at: i64,
 }
 
 /// The state, not yet read.
@@ -175,6 +173,5 @@ fn inherit(welcome: &HandoverWelcome, descriptors: Vec<OwnedFd>) -> Result<Inher
         admin: take("admin")?,
         lock: take("lock")?,
         node: u16::try_from(welcome.node).unwrap_or(0),
-        started_at: welcome.started_at,
     })
 }

@@ -37,7 +37,7 @@ pub(crate) enum HandoverError {
 
 impl HandoverError {
     /// For `map_err`: what was being done when I/O failed.
-    pub(super) fn io<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
+    pub(crate) fn io<E: Into<std::io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
         move |error| Self::Io { step, source: error.into() }
     }
 

@@ -32,12 +32,12 @@ mod spawn;
 mod staging;
 mod state;
 
-pub(crate) use channel::Channel;
-pub(crate) use child::{Arrived, Inherited, Newcomer};
+use channel::Channel;
+pub(crate) use child::{Inherited, Newcomer};
 pub(crate) use error::HandoverError;
 pub(crate) use facts::Facts;
 pub(crate) use notify::Supervisor;
 pub(crate) use order::{DrainOrder, Order, Orders, Report, UpgradeOrder};
-pub(crate) use parent::{Estate, Prepared};
+pub(crate) use parent::{Committed, Estate};
 pub(crate) use spawn::Program;
 pub(crate) use staging::{Staged, stage};

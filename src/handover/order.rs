@@ -72,7 +72,12 @@ impl Orders {
     /// Queues an order; `false` = one is being carried out, or the process is
     /// about to end.
     pub(crate) fn give(&self, order: Order) -> bool {
-        !self.busy.swap(true, Ordering::AcqRel) && self.queue.try_send(order).is_ok()
+        self.begin() && self.queue.try_send(order).is_ok()
+    }
+
+    /// An order that came otherwise is carried out; `false` as above.
+    pub(crate) fn begin(&self) -> bool {
+        !self.busy.swap(true, Ordering::AcqRel)
     }
 
     /// The last one is carried out, and the process goes on.

@@ -48,10 +48,6 @@ pub(crate) struct Estate {
     pub facts: Facts,
     /// Listeners and the lock of the data directory, by name.
     pub descriptors: Vec<(&'static str, OwnedFd)>,
-    /// The node number in message ids, as long as nobody has changed it.
-    pub node: u16,
-    /// Unix ms of the cold start.
-    pub started_at: i64,
 }
 
 /// A new process that is ready and has a copy of every socket.
@@ -72,6 +68,7 @@ struct Agreed {
 }
 
 /// Connections that stayed behind, and what became of the others.
+#[derive(Debug)]
 pub(crate) struct Committed {
     /// They are to be asked to come back.
     pub left: Vec<Arc<Peer>>,
@@ -135,8 +132,7 @@ impl Estate {
             epoch: own.epoch.0,
             monotonic_ms: monotonic_ms(),
             descriptors: self.descriptors.iter().map(|(name, _)| (*name).to_owned()).collect(),
-            node: u32::from(self.node),
-            started_at: self.started_at,
+            node: u32::from(self.ports().ids.lock().node()),
         };
         let descriptors: Vec<_> = self.descriptors.iter().map(|(_, descriptor)| descriptor.as_fd()).collect();
         channel.send(Message::Welcome(welcome), &descriptors, SEND).await
@@ -196,7 +192,7 @@ impl Estate {
         self.write_common(&mut writer, frozen_at, &held).await?;
         for held in held.values() {
             let record = record::of_connection(held);
-            mid_frame += u64::from(!record.unread.is_empty() || record.fragments > 0);
+            mid_frame += u64::from(record::is_mid_frame(&record));
             with_unsent += u64::from(!record.outbox.is_empty());
             writer.record(Record::Connection(record)).map_err(HandoverError::io("state"))?;
         }

@@ -139,7 +139,7 @@ impl<'a> Gathering<'a> {
             }
         }
         if !gone.is_empty() {
-            gone.iter().for_each(|conn| drop(self.copied.remove(conn)));
+            self.copied.retain(|conn| !gone.contains(conn));
             for gone in gone.chunks(1_000) {
                 let conn_ids = gone.iter().map(|conn| conn.0).collect();
                 self.channel.send(Message::Gone(HandoverGone { conn_ids }), &[], CONFIRM).await?;

@@ -52,6 +52,11 @@ pub(super) fn of_connection(held: &HeldConnection) -> HandoverConnection {
     }
 }
 
+/// Whether an inbound frame or message has begun and not ended.
+pub(super) fn is_mid_frame(record: &HandoverConnection) -> bool {
+    !record.unread.is_empty() || record.fragments > 0
+}
+
 /// The same connection here; `pause_ms` is forgiven.
 pub(super) fn to_connection(
     record: HandoverConnection,

@@ -82,7 +82,9 @@ impl Program {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments);
-        PERSONAL.iter().for_each(|name| drop(command.env_remove(name)));
+        for name in PERSONAL {
+            command.env_remove(name);
+        }
         command
     }
 }

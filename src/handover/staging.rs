@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -12,7 +13,7 @@ use crate::hub::{Hub, Peer};
 use crate::pipeline::Ports;
 use crate::route::{Binding, Routes};
 use crate::session::{Connection, Context};
-use crate::telemetry::carry_counter;
+use crate::telemetry::{carry_counter, metrics};
 use crate::types::{ConnId, ConversationId, GatewayId, monotonic_ms};
 use crate::wire::pb::handover_record::Record;
 use crate::wire::pb::{HandoverCounter, HandoverGateway, HandoverTop};
@@ -26,6 +27,8 @@ pub(crate) struct Staged {
     peers: Vec<Arc<Peer>>,
     gateway: HandoverGateway,
     counters: Vec<HandoverCounter>,
+    /// Connections in the middle of an inbound message, and with unsent bytes.
+    unfinished: (u64, u64),
     /// Of the state.
     pub(crate) digest: u32,
 }
@@ -41,6 +44,7 @@ pub(crate) async fn stage(
     let Arrived { memory, summary, connections: announced, mut sockets } = arrived;
     let mut gateway = None;
     let (mut connections, mut peers) = (Vec::new(), Vec::new());
+    let mut unfinished = (0, 0);
     let (mut counters, mut tops, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     state::read(memory, &summary, |record| {
         match record {
@@ -50,6 +54,8 @@ pub(crate) async fn stage(
                 let frozen_at = gateway.as_ref().map_or(0, |gateway| gateway.frozen_at_ms);
                 let pause_ms = monotonic_ms().saturating_sub(frozen_at);
                 let conn = ConnId(record.conn);
+                unfinished.0 += u64::from(record::is_mid_frame(&record));
+                unfinished.1 += u64::from(!record.outbox.is_empty());
                 let stream = sockets
                     .remove(&conn)
                     .ok_or_else(|| HandoverError::State(format!("connection {conn} has no socket")))?;
@@ -84,7 +90,7 @@ pub(crate) async fn stage(
         }
     }
     ports.bus.mark_passed().await;
-    Ok(Staged { connections, peers, gateway, counters, digest: summary.digest })
+    Ok(Staged { connections, peers, gateway, counters, unfinished, digest: summary.digest })
 }
 
 fn restore_room(hub: &Hub, (group, mver, members): record::CarriedRoom) -> ConversationId {
@@ -134,7 +140,8 @@ impl Staged {
     /// when it stood still is looked for in the logs.
     pub(crate) async fn start(self, context: &Context) {
         let ports = context.pipeline.ports();
-        let Self { connections, peers, gateway, counters, .. } = self;
+        let Self { connections, peers, gateway, counters, unfinished, .. } = self;
+        let moved = u64::try_from(connections.len()).unwrap_or(u64::MAX);
         for connection in connections {
             tokio::spawn(connection);
         }
@@ -143,6 +150,13 @@ impl Staged {
             let labels: Vec<_> = labels.into_iter().map(|label| (label.name, label.value)).collect();
             carry_counter(name, &labels, value);
         }
+        let m = metrics();
+        m.handovers_done.increment(1);
+        m.handover_moved.increment(moved);
+        m.handover_mid_frame.increment(unfinished.0);
+        m.handover_with_unsent.increment(unfinished.1);
+        let pause_ms = monotonic_ms().saturating_sub(gateway.frozen_at_ms);
+        m.handover_pause_seconds.record(Duration::from_millis(pause_ms));
         ports.bus.disturbances().report(Cause::Handover, gateway.frozen_at);
         for peer in peers {
             // The wheel has room for every connection.

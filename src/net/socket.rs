@@ -9,7 +9,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::SetStruct;
 use nix::{setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 sockopt_impl!(
     /// Completes `accept` only once the client's request is there.
@@ -62,9 +62,9 @@ impl Listener {
     }
 
     /// Begins to accept.
-    pub(crate) fn listen(self) -> io::Result<TcpListener> {
+    pub(crate) fn listen(self) -> io::Result<std::net::TcpListener> {
         self.socket.listen(BACKLOG)?;
-        TcpListener::from_std(self.socket.into())
+        Ok(self.socket.into())
     }
 }
 
