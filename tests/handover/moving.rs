@@ -1,0 +1,90 @@
+//! Everything moves.
+
+use std::time::Duration;
+
+use crate::common::{Gateway, Options, Redis, SOON, eventually, secs};
+use crate::talker::{Talker, check};
+
+const USERS: i64 = 200;
+
+pub(crate) async fn talkers(gateway: &Gateway, users: i64, pause: Duration) -> Vec<Talker> {
+    let mut all = Vec::new();
+    for user in 1..=users {
+        let other = if user % 2 == 1 { user + 1 } else { user - 1 };
+        all.push(Talker::start(gateway.listen, user, other, pause).await);
+    }
+    all
+}
+
+/// Waits until each has been answered so often again.
+pub(crate) async fn everybody_goes_on(talkers: &[Talker], times: u64) {
+    let before: Vec<u64> = talkers.iter().map(Talker::count).collect();
+    eventually("everybody is answered", secs(30), || async {
+        talkers.iter().zip(&before).all(|(talker, before)| talker.count() >= before + times).then_some(())
+    })
+    .await;
+}
+
+/// Hushes all, waits for the last words, and checks each pair.
+pub(crate) async fn settle(talkers: Vec<Talker>) -> u64 {
+    talkers.iter().for_each(Talker::hush);
+    let mut last = Vec::new();
+    eventually("the last words", SOON, || {
+        let now: Vec<u64> = talkers.iter().map(Talker::count).collect();
+        let settled = now == last;
+        last = now;
+        async move { settled.then_some(()) }
+    })
+    .await;
+    // What is on its way to the others is there soon.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut all = Vec::new();
+    for talker in talkers {
+        let user = talker.user;
+        let (sent, heard) = talker.finish().await;
+        all.push((user, sent, heard));
+    }
+    for pair in all.chunks(2) {
+        let [(a, sent_a, heard_a), (b, sent_b, heard_b)] = pair else { panic!("pairs") };
+        check((*a, *sent_a, heard_a), (*b, *sent_b, heard_b));
+    }
+    all.iter().map(|(_, sent, _)| sent).sum()
+}
+
+async fn three_upgrades(options: Options) {
+    let mut gateway = Gateway::start(options).await;
+    let epoch = gateway.http().get("/v1/status").await.json()["epoch"].clone();
+    let talkers = talkers(&gateway, USERS, Duration::from_millis(40)).await;
+    let mut pids = vec![gateway.process_id()];
+    for n in 0..3 {
+        everybody_goes_on(&talkers, 3).await;
+        let report = gateway.upgrade().await;
+        println!("upgrade {n}: {report}");
+        assert_eq!(report["moved"], USERS, "{report}");
+        assert_eq!(report["drained"], 0, "{report}");
+        pids.push(gateway.process_id());
+    }
+    everybody_goes_on(&talkers, 3).await;
+    pids.dedup();
+    assert_eq!(pids.len(), 4, "{pids:?}");
+    let status = gateway.http().get("/v1/status").await.json();
+    assert_eq!((&status["epoch"], &status["connections"]), (&epoch, &USERS.into()));
+    assert_eq!(status["pid"], gateway.process_id());
+    let sent = settle(talkers).await;
+    println!("{sent} messages");
+    let metrics = gateway.http().get("/metrics").await.text();
+    let stored = metrics.lines().find_map(|line| line.strip_prefix("tidegate_messages_stored_total "));
+    assert_eq!(stored, Some(sent.to_string().as_str()), "counters go on");
+    assert!(!gateway.log().contains("ERROR"), "{}", gateway.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_talk_through_three_upgrades_on_the_embedded_store() {
+    three_upgrades(Options::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_talk_through_three_upgrades_on_redis() {
+    let redis = Redis::start().await;
+    three_upgrades(Options::cluster(&redis, "gw-1")).await;
+}
