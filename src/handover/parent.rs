@@ -181,10 +181,12 @@ impl Estate {
         let left = gathering.hold_all().await?;
         gathering.confirmed().await?;
         let held = std::mem::take(&mut gathering.held);
-        ports.bus.mark_passed().await;
-        self.context.pipeline.settle(&self.inbox).await;
-        while !held.values().all(|held| held.peer.is_answered()) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::select! {
+            // It has nothing to say now: this is its end, or its refusal.
+            said = channel.receive("nothing", STARTED) => {
+                return Err(said.map_or_else(|why| why, |said| HandoverError::Unexpected(format!("{said:?}"))));
+            }
+            () = self.finish_work(&held) => {}
         }
         let failed = HandoverError::io("state");
         let mut writer = Writer::in_memory(*format).map_err(HandoverError::io("state"))?;
@@ -200,6 +202,15 @@ impl Estate {
         let (memory, summary) = writer.seal().map_err(failed)?;
         self.send_state(channel, &memory, summary, held.len(), store_closed).await?;
         Ok(Agreed { held, left, mid_frame, with_unsent })
+    }
+
+    /// Waits until everything that was begun is done.
+    async fn finish_work(&self, held: &HashMap<ConnId, HeldConnection>) {
+        self.ports().bus.mark_passed().await;
+        self.context.pipeline.settle(&self.inbox).await;
+        while !held.values().all(|held| held.peer.is_answered()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     async fn send_state(
