@@ -62,6 +62,7 @@ pub mod proto {
 /// For fuzz targets and benchmarks; not part of the interface.
 #[doc(hidden)]
 pub mod internal {
+    pub use crate::redis::APPEND_TEXT;
     pub use crate::timer::Wheel;
     pub use crate::wire::{
         Event, FrameError, Frames, HEARTBEAT_ECHO, Header, Inbound, OpCode, Payload, VarintError, Violation,

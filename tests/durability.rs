@@ -24,8 +24,11 @@ fn body(n: usize) -> String {
     "x".repeat(if n.is_multiple_of(2) { 2_000 } else { 20 })
 }
 
+/// The text of the message of this number.
+type Body = fn(usize) -> String;
+
 /// Sends eight at a time until the connection ends.
-async fn send_on(mut client: Client, chat: String, round: usize, total: Arc<AtomicU64>) -> Acked {
+async fn send_on(mut client: Client, chat: String, round: usize, body: Body, total: Arc<AtomicU64>) -> Acked {
     let mut acked = Acked::new();
     let (mut sent, mut answered) = (0, 0);
     loop {
@@ -61,20 +64,21 @@ fn check(messages: &[Push], acked: &Acked) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_outlives_a_kill() {
+/// Kills a gateway in the middle of sends, once `enough` were acknowledged, and
+/// looks at what it has; so many times.
+async fn survive(rounds: usize, enough: u64, body: Body) -> Gateway {
     let mut gateway = Gateway::start(Options::new()).await;
     let mut acked: BTreeMap<i64, Acked> = BTreeMap::new();
-    for round in 0..4 {
+    for round in 0..rounds {
         let total = Arc::new(AtomicU64::new(0));
         let mut senders = Vec::new();
         for user in [1, 3, 5, 7, 9] {
             let client = Client::connect(&gateway, user, "phone").await;
             let chat = format!("p2p:{user}:{}", user + 1);
-            senders.push((user, tokio::spawn(send_on(client, chat, round, Arc::clone(&total)))));
+            senders.push((user, tokio::spawn(send_on(client, chat, round, body, Arc::clone(&total)))));
         }
-        eventually("enough is acknowledged", secs(30), || async {
-            (total.load(Ordering::Relaxed) > 1_500).then_some(())
+        eventually("enough is acknowledged", secs(60), || async {
+            (total.load(Ordering::Relaxed) > enough).then_some(())
         })
         .await;
         gateway.kill();
@@ -96,6 +100,23 @@ async fn what_was_acknowledged_outlives_a_kill() {
             }
         }
     }
+    gateway
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_outlives_a_kill() {
+    survive(4, 1_500, body).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_outlives_a_kill_while_tables_are_written_and_merged() {
+    // 30 KB each: a table every 8 MiB.
+    let gateway = survive(2, 1_200 + fastrand::u64(0..300), |n| "x".repeat(25_000 + n % 10_000)).await;
+    let mut tables = 0;
+    for space in std::fs::read_dir(gateway.data_dir().join("store/keyspaces")).unwrap() {
+        tables += std::fs::read_dir(space.unwrap().path().join("tables")).map_or(0, Iterator::count);
+    }
+    assert!(tables > 4, "{tables} tables");
 }
 
 fn is(push: &Push, round: usize, n: usize) -> bool {

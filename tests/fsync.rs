@@ -1,5 +1,5 @@
-//! A STORED leaves the socket after its message was synced to disk: what the
-//! kernel was asked, in order.
+//! A STORED leaves the socket after its message was synced to disk, also where
+//! a sync failed before: what the kernel was asked, in order.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,9 +27,16 @@ struct Trace(Child);
 
 impl Trace {
     async fn of(gateway: &Gateway, file: &Path) -> Self {
+        Self::with(gateway, file, &[]).await
+    }
+
+    /// With further options.
+    async fn with(gateway: &Gateway, file: &Path, options: &[&str]) -> Self {
         let said = file.with_extension("said");
         let child = Command::new("strace")
-            .args(["-f", "-yy", "-s", "20000", "-e", CALLS, "-o"])
+            .args(["-f", "-yy", "-s", "20000", "-e", CALLS])
+            .args(options)
+            .arg("-o")
             .arg(file)
             .args(["-p", &gateway.process_id().to_string()])
             .stdin(Stdio::null())
@@ -124,4 +131,62 @@ async fn nothing_is_acknowledged_before_it_is_synced() {
     for (id, (written, synced, told)) in ids.iter().zip(lines_of(&text, &ids)) {
         assert!(written < synced && synced < told, "{id}: written {written}, synced {synced}, told {told}");
     }
+}
+
+#[tokio::test]
+async fn what_a_failed_sync_left_is_written_again_before_it_is_acknowledged() {
+    let gateway = Gateway::start(Options::new()).await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    phone.store_text("p2p:42:43", "m-before", "x").await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("trace");
+    // The kernel is not even asked: as if it had dropped what it could not write.
+    let trace = Trace::with(&gateway, &file, &["-e", "inject=fdatasync:error=EIO:when=1"]).await;
+    // The gateway tries again by itself, as a phone would.
+    let ack = phone.store_text("p2p:42:43", "m-in-doubt", "x").await;
+    assert_eq!(ack.seq, 2);
+    let text = eventually("the trace is written", secs(5), || async {
+        let text = std::fs::read_to_string(&file).unwrap();
+        text.contains(&ack.server_msg_id).then_some(text)
+    })
+    .await;
+    trace.end();
+    let lines: Vec<&str> = text.lines().collect();
+    let at = |what: &str, from: usize, is: &dyn Fn(&str) -> bool| {
+        let found = lines[from..].iter().position(|line| is(line));
+        from + found.unwrap_or_else(|| panic!("{what}, behind line {from} of\n{text}"))
+    };
+    let in_journal = |line: &str| line.contains(".jnl>") && line.contains("m-in-doubt");
+    let failed = at("the sync fails", 0, &|line| line.contains("(INJECTED)"));
+    let again = at("it is written again", failed, &|line| in_journal(line));
+    let is_synced = |line: &str| line.contains("sync") && line.ends_with("= 0");
+    let synced = at("and synced", again, &is_synced);
+    let told =
+        at("and acknowledged", failed, &|line| line.contains("TCP:[") && line.contains(&ack.server_msg_id));
+    assert!(synced < told, "synced in line {synced}, acknowledged in line {told}:\n{text}");
+}
+
+#[tokio::test]
+async fn a_commit_that_filled_the_disk_half_way_is_made_once() {
+    let mut gateway = Gateway::start(Options::new()).await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    phone.store_text("p2p:42:43", "m-before", "x").await;
+    let dir = tempfile::tempdir().unwrap();
+    let journal = gateway.data_dir().join("store/0.jnl");
+    // The first write of the commit is done, the second finds no room.
+    let full = ["-P", journal.to_str().unwrap(), "-e", "inject=write:error=ENOSPC:when=2"];
+    let trace = Trace::with(&gateway, &dir.path().join("trace"), &full).await;
+    let long = "y".repeat(30_000);
+    let ack = phone.store_text("p2p:42:43", "m-half", &long).await;
+    trace.end();
+    let text = std::fs::read_to_string(dir.path().join("trace")).unwrap();
+    assert!(text.contains("ENOSPC") && text.contains("(INJECTED)"), "{text}");
+    assert_eq!((ack.seq, ack.duplicate), (2, false));
+    assert!(gateway.log().contains("cut off what was being written"), "{}", gateway.log());
+    phone.store_text("p2p:42:43", "m-behind", "x").await;
+    gateway.kill();
+    let gateway = gateway.restart().await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    let ids: Vec<_> = phone.pull("p2p:42:43").await.into_iter().map(|push| push.client_msg_id).collect();
+    assert_eq!(ids, ["m-before", "m-half", "m-behind"]);
 }

@@ -9,13 +9,12 @@ use tidegate::proto::Envelope;
 /// Any mask does, and one that never changes lets frames be built once.
 const MASK: [u8; 4] = [0x5a, 0x13, 0xc6, 0x2f];
 
-/// A masked binary frame holding the heartbeat.
-pub(crate) fn heartbeat() -> Vec<u8> {
-    masked(&[0])
-}
+/// A masked binary frame holding the heartbeat: one zero byte.
+pub const HEARTBEAT: [u8; 7] = [0x82, 0x81, 0x5a, 0x13, 0xc6, 0x2f, 0x5a];
 
 /// A masked binary frame holding one envelope.
-pub(crate) fn envelope(payload: Payload) -> Vec<u8> {
+#[must_use]
+pub fn envelope(payload: Payload) -> Vec<u8> {
     masked(&message(payload))
 }
 
@@ -132,6 +131,11 @@ mod tests {
         });
         assert!(flow.unwrap().is_continue());
         assert_eq!(seen, [request("run-0000000007"), request("run-4000000000")]);
+    }
+
+    #[test]
+    fn the_heartbeat_is_one_zero_byte() {
+        assert_eq!(HEARTBEAT[..], masked(&[0]));
     }
 
     #[test]

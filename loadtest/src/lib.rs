@@ -1,172 +1,192 @@
-//! Load generator for Tidegate: drives a running gateway with many clients
-//! and reports what they saw beside what it cost the server.
+//! Load tests for Tidegate, with a verdict: many clients on one thread, what
+//! they saw, what it cost the server, and what the least a server can do
+//! would have cost.
 //!
 //! | module | owns |
 //! |---|---|
-//! | `target` | where connections go and which address they leave from |
-//! | `frame`, `peer` | the client: prebuilt frames, one raw socket |
-//! | `opening`, `pace` | many clients at once, and when each sends |
-//! | `server` | the server's CPU and memory, from `/proc` |
-//! | `connect`, `heartbeat`, `p2p`, `group` | the scenarios |
-//! | `verdict` | what p2p messages must have been |
+//! | `ground` | what a run is against: gateways, a Redis, the floor |
+//! | `target`, `token` | where clients go, and who they say they are |
+//! | `frame`, `scan` | what clients write, and what they read of the server |
+//! | `swarm` | many clients on one thread |
+//! | `floor` | the least a server can do, in a process of its own |
+//! | `admin`, `process` | the server's own words, and its cost from `/proc` |
+//! | `bare` | what storing costs without a gateway |
+//! | `scenario`, `run` | what is done to a server, in rounds |
+//! | `round`, `report`, `latency`, `progress`, `numbers` | figures |
+//! | `witness` | clients whose every word goes through the history checker |
 //! | `history` | what clients saw, and whether the delivery promise was kept |
-//! | `check` | clients that write down what they see, and their scenario |
-//! | `report` | figures for eyes and programs |
+//! | `check`, `peer` | clients that write down what they see, and reconnect |
 //!
-//! The exit code is 1 when a scenario failed or its verdict is bad, so a
-//! script need not read the figures to know that messages were lost; 2 when
-//! `check` saw too little to tell.
+//! The exit code is 0 when everything asked for was kept, 1 when something
+//! was broken, 2 when the run could not be made or proves nothing.
 
+mod admin;
+mod bare;
 pub mod check;
-mod connect;
-mod frame;
-mod group;
-mod heartbeat;
+mod floor;
+pub mod frame;
+mod ground;
 pub mod history;
-mod opening;
-mod p2p;
-mod pace;
-mod pair;
+mod latency;
+mod numbers;
 mod peer;
+mod process;
+mod progress;
 mod report;
-mod server;
+mod round;
+mod run;
+mod scan;
+mod scenario;
+mod swarm;
 mod target;
-mod verdict;
+mod token;
+mod witness;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::history::Verdict;
-use crate::report::Report;
-use crate::server::Servers;
-use crate::target::Targets;
+use crate::ground::{GroundArgs, Linked, Side};
+use crate::report::{Ending, Limit, Report};
 
-/// Drives a running gateway and reports what it did and what it cost.
+/// Puts load on a gateway, judges what came of it, and says what it cost.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "tidegate-loadtest", version)]
 struct Arguments {
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
-    scenario: Scenario,
+    verb: Verb,
 }
 
 /// What every scenario needs.
 #[derive(Debug, Args)]
 struct Common {
-    /// WebSocket address; given twice, connections take turns, and the two
-    /// sides of a pair are on different gateways.
-    #[arg(long, global = true, default_value = "ws://127.0.0.1:7700/ws")]
-    url: Vec<String>,
-    /// Admin address of a gateway on this machine whose cost is reported;
-    /// given twice, the sum.
-    #[arg(long, global = true, default_value = "127.0.0.1:7701")]
-    admin: Vec<String>,
-    /// User of the first connection; the others count on from it.
-    #[arg(long, global = true, default_value_t = 1_000_000)]
-    first_user: u64,
+    #[command(flatten)]
+    ground: GroundArgs,
+    /// User of the first connection; the others count on from it, each round
+    /// a million further. Default: 1000000, or drawn with --url.
+    #[arg(long, global = true, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    first_user: Option<u64>,
     /// Connections being opened at once.
-    #[arg(long, global = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, global = true, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     opening: u32,
-    /// Threads of the load generator.
-    #[arg(long, global = true, default_value_t = 1)]
-    threads: usize,
-    /// Figures as one JSON object.
+    /// Puts the same load on something simpler, in turn.
     #[arg(long, global = true)]
-    json: bool,
+    compare: Option<scenario::Comparison>,
+    /// Rounds; figures are medians. Default: 1, and 5 with --compare.
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+    /// Clients whose every message goes through the history checker; the
+    /// others are counted.
+    #[arg(long, global = true, default_value_t = 64)]
+    watched: u32,
+    /// What a figure may be, e.g. cpuUsPerEcho<=3, or cpuUsPerEcho:ratio<=2
+    /// against the floor; otherwise the run is broken.
+    #[arg(long, global = true)]
+    limit: Vec<Limit>,
+    /// Writes everything there; - is standard output.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Writes a page with charts there.
+    #[arg(long, global = true, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// No line per second.
+    #[arg(long, global = true)]
+    quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
-enum Scenario {
-    /// Opens connections, holds them idle, and lets them go.
-    Connect(connect::Connect),
+enum Verb {
+    /// Handshakes, as fast as they come or at a rate.
+    Connect(scenario::Connect),
+    /// Connections that do nothing but live.
+    Idle(scenario::Idle),
     /// Connections that send nothing but heartbeats.
-    Heartbeat(heartbeat::Heartbeat),
-    /// Pairs: one side sends, the other receives; every message is accounted for.
-    P2p(p2p::P2p),
-    /// A large group: one message to everybody at a time.
-    Group(group::Group),
+    Heartbeat(scenario::Heartbeat),
+    /// A message to every member of a group.
+    Group(scenario::Group),
+    /// Pairs: one side sends, the other receives.
+    P2p(scenario::P2p),
+    /// All receivers leave at once and come back for what they missed.
+    ReconnectWave(scenario::ReconnectWave),
+    /// Members of a busy group that stop reading for a while.
+    SlowReaders(scenario::SlowReaders),
+    /// Idle connections, churn and messages, for long.
+    Soak(scenario::Soak),
     /// Pairs that talk both ways, reconnect and repeat; every message is
     /// checked against what everybody saw.
     Check(check::Check),
+    /// The floor's process.
+    #[command(hide = true)]
+    Floor(floor::Serve),
+    /// A gateway's process.
+    #[command(name = Linked::VERB, hide = true)]
+    Gateway(Linked),
 }
 
-/// What a scenario works with.
-#[derive(Debug)]
-struct Stage {
-    targets: Targets,
-    servers: Servers,
-    admins: Vec<String>,
-    first_user: u64,
-    opening: u32,
-}
-
-/// The program: reads its arguments, runs one scenario, prints the figures.
-pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(Outcome::Figures(report)) => {
-            if arguments.common.json {
-                println!("{}", report.to_json());
-            } else {
-                print!("{report}");
-            }
-            if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Ok(Outcome::Judged(verdict)) => {
-            print!("{verdict}");
-            match (verdict.violations.is_empty(), verdict.void.is_empty()) {
-                (false, _) => ExitCode::FAILURE,
-                (true, false) => ExitCode::from(VOID),
-                (true, true) => ExitCode::SUCCESS,
-            }
-        }
-        Err(error) => {
-            eprintln!("tidegate-loadtest: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Exit code of a run that proves nothing.
+/// Exit code of a run that could not be made, or proves nothing.
 const VOID: u8 = 2;
 
-enum Outcome {
-    Figures(Report),
-    Judged(Verdict),
+/// The program: reads its arguments, runs one scenario, prints the report.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let common = &arguments.common;
+    let outcome = match &arguments.verb {
+        Verb::Connect(scenario) => run::run(common, scenario),
+        Verb::ReconnectWave(scenario) => run::run(common, scenario),
+        Verb::SlowReaders(scenario) => run::run(common, scenario),
+        Verb::Soak(scenario) => run::run(common, scenario),
+        Verb::Idle(scenario) => run::run(common, scenario),
+        Verb::Heartbeat(scenario) => run::run(common, scenario),
+        Verb::Group(scenario) => run::run(common, scenario),
+        Verb::P2p(scenario) => run::run(common, scenario),
+        Verb::Check(scenario) => checked(common, scenario),
+        Verb::Floor(floor) => return finish(floor.run().map(|()| ExitCode::SUCCESS)),
+        Verb::Gateway(gateway) => return finish(gateway.run()),
+    };
+    finish(outcome.and_then(|report| {
+        publish(common, &report)?;
+        Ok(match report.ending() {
+            Ending::Kept => ExitCode::SUCCESS,
+            Ending::Broken => ExitCode::FAILURE,
+            Ending::Void => ExitCode::from(VOID),
+        })
+    }))
 }
 
-fn run(arguments: &Arguments) -> Result<Outcome> {
-    let mut builder = match arguments.common.threads {
-        0 | 1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    let runtime =
-        builder.worker_threads(arguments.common.threads.max(1)).enable_all().build().context("runtime")?;
-    runtime.block_on(async {
-        let common = &arguments.common;
-        let targets = Targets::resolve(&common.url).await?;
-        let stage = async {
-            let (first_user, opening) = (common.first_user, common.opening);
-            anyhow::Ok(Stage {
-                servers: Servers::find(&common.admin).await?,
-                admins: common.admin.clone(),
-                targets: targets.clone(),
-                first_user,
-                opening,
-            })
-        };
-        let report = match &arguments.scenario {
-            Scenario::Connect(scenario) => scenario.run(stage.await?).await?,
-            Scenario::Heartbeat(scenario) => scenario.run(stage.await?).await?,
-            Scenario::P2p(scenario) => scenario.run(stage.await?).await?,
-            Scenario::Group(scenario) => scenario.run(stage.await?).await?,
-            Scenario::Check(scenario) => {
-                return Ok(Outcome::Judged(scenario.run(&targets, common.first_user).await?));
-            }
-        };
-        Ok(Outcome::Figures(report))
+fn finish(outcome: Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("tidegate-loadtest: {error:#}");
+        ExitCode::from(VOID)
     })
+}
+
+fn publish(common: &Common, report: &Report) -> Result<()> {
+    if let Some(path) = &common.html {
+        std::fs::write(path, report.to_html()).with_context(|| path.display().to_string())?;
+    }
+    let json = serde_json::to_string_pretty(&report.to_json())?;
+    match &common.json {
+        Some(path) if path == Path::new("-") => println!("{json}"),
+        Some(path) => {
+            std::fs::write(path, json).with_context(|| path.display().to_string())?;
+            print!("{report}");
+        }
+        None => print!("{report}"),
+    }
+    Ok(())
+}
+
+/// The scenario that is not driven in rounds.
+fn checked(common: &Common, scenario: &check::Check) -> Result<Report> {
+    let side = Side::gateway(&common.ground, None)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+    let verdict = runtime.block_on(scenario.run(&side.targets, common.first_user.unwrap_or(1_000_000)))?;
+    let mut report = Report::new("check", vec![("gateway".to_owned(), side.what.clone())]);
+    report.judged(verdict);
+    report.limit(&common.limit);
+    Ok(report)
 }

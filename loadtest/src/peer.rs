@@ -10,10 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::frame::parse;
-use crate::target::Targets;
 
-/// How long a connection may take to be ready.
-const CONNECT: Duration = Duration::from_secs(20);
 /// How long the kernel may take to accept a write.
 const WRITE: Duration = Duration::from_secs(20);
 
@@ -25,26 +22,6 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Connects as `user` and waits for `Ready`.
-    pub(crate) async fn connect(targets: &Targets, index: u32, user: u64) -> Result<Self> {
-        timeout(CONNECT, Self::handshake(targets, index, user)).await.context("connecting took too long")?
-    }
-
-    async fn handshake(targets: &Targets, index: u32, user: u64) -> Result<Self> {
-        let mut peer = Self::open(targets.dial(index).await?, &targets.request(index, user)?).await?;
-        let mut ready = false;
-        loop {
-            peer.each(|payload| {
-                ready |= matches!(payload, Some(Payload::Ready(_)));
-                Ok(())
-            })?;
-            if ready {
-                return Ok(peer);
-            }
-            peer.read().await?;
-        }
-    }
-
     /// Upgrades `stream` by `request`; what came behind the answer is kept.
     pub(crate) async fn open(stream: TcpStream, request: &str) -> Result<Self> {
         let mut peer = Self { stream, inbox: BytesMut::new() };
@@ -107,17 +84,5 @@ impl Peer {
             self.inbox = BytesMut::new();
         }
         Ok(())
-    }
-
-    /// Whether the server has ended the connection. Reads away what came.
-    pub(crate) fn is_gone(&self) -> bool {
-        let mut scratch = [0; 4096];
-        loop {
-            match self.stream.try_read(&mut scratch) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
-            }
-        }
     }
 }

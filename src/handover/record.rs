@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::HandoverError;
 use crate::hub::{
-    CarriedOutbox, CarriedTimes, Class, Ending, Frame, HeldConnection, OutboxLimits, Peer, PeerIdentity, Room,
+    CarriedOutbox, CarriedRoom, CarriedTimes, Class, Ending, Frame, HeldConnection, OutboxLimits, Peer, PeerIdentity, Room,
 };
-use crate::message::{Mark, Place, Pulling};
+use crate::message::{CarriedPlaces, Mark, Place, Pulling};
 use crate::telemetry::FrameKind;
 use crate::types::{CloseReason, ConnId, ConversationId, DeviceId, UserId};
 use crate::wire::pb::{
@@ -22,7 +22,8 @@ fn broken(what: impl std::fmt::Display) -> HandoverError {
 pub(super) fn of_connection(held: &HeldConnection) -> HandoverConnection {
     let peer = &held.peer;
     let times = peer.times();
-    let CarriedOutbox { queue, places, complete, pulling, ending } = peer.outbox.carry();
+    let CarriedOutbox { queue, places, ending } = peer.outbox.carry();
+    let CarriedPlaces { places, complete, pulling, holdings } = places;
     let (rate, tokens, tokens_at) = held.tokens;
     HandoverConnection {
         conn: peer.identity.conn.0,
@@ -49,6 +50,7 @@ pub(super) fn of_connection(held: &HeldConnection) -> HandoverConnection {
         pulling: pulling.iter().map(of_pulling).collect(),
         ending: ending.map(|ending| ending.reason.row().label.to_owned()).unwrap_or_default(),
         ending_may_reconnect: ending.is_some_and(|ending| ending.may_reconnect),
+        holdings: holdings.iter().map(of_place).collect(),
     }
 }
 
@@ -92,9 +94,12 @@ pub(super) fn to_connection(
     };
     let outbox = CarriedOutbox {
         queue: record.outbox.into_iter().map(to_frame).collect::<Result<_, _>>()?,
-        places: record.places.iter().map(to_place).collect(),
-        complete: record.places_complete,
-        pulling: record.pulling.into_iter().map(to_pulling).collect::<Result<_, _>>()?,
+        places: CarriedPlaces {
+            places: record.places.iter().map(to_place).collect(),
+            complete: record.places_complete,
+            pulling: record.pulling.into_iter().map(to_pulling).collect::<Result<_, _>>()?,
+            holdings: record.holdings.iter().map(to_place).collect(),
+        },
         ending,
     };
     let peer = Peer::resume(identity, record.bound, limits, times.forgiven(pause_ms), outbox, offset > 0);
@@ -149,7 +154,6 @@ fn of_pulling(pulling: &Pulling) -> HandoverPulling {
         top: pulling.top,
         epoch: pulling.epoch,
         told: pulling.told,
-        has: pulling.has.as_ref().map(of_place),
     }
 }
 
@@ -159,32 +163,31 @@ fn to_pulling(pulling: HandoverPulling) -> Result<Pulling, HandoverError> {
         top: pulling.top,
         epoch: pulling.epoch,
         told: pulling.told,
-        has: pulling.has.as_ref().map(to_place),
     })
 }
 
 /// A group with members online here.
 pub(super) fn of_room(room: &Room) -> HandoverRoom {
-    let (mver, members) = room.carry();
+    let CarriedRoom { mver, latest, members } = room.carry();
     let member =
         |(user, since, mver): (UserId, i64, u64)| HandoverMember { user: user.get(), since, mver };
     HandoverRoom {
         conversation_id: room.conversation.to_string(),
         mver,
         members: members.into_iter().map(member).collect(),
+        latest_epoch: latest.0,
+        latest_seq: latest.1,
     }
 }
 
-/// Its name, the state it is of, and its members.
-pub(super) type CarriedRoom = (ConversationId, u64, Vec<(UserId, i64, u64)>);
-
 /// See [`of_room`].
-pub(super) fn to_room(room: &HandoverRoom) -> Result<CarriedRoom, HandoverError> {
+pub(super) fn to_room(room: &HandoverRoom) -> Result<(ConversationId, CarriedRoom), HandoverError> {
     let conversation = ConversationId::parse(&room.conversation_id).map_err(broken)?;
     let member = |member: &HandoverMember| {
         Ok((UserId::new(member.user).map_err(broken)?, member.since, member.mver))
     };
-    Ok((conversation, room.mver, room.members.iter().map(member).collect::<Result<_, HandoverError>>()?))
+    let members = room.members.iter().map(member).collect::<Result<_, HandoverError>>()?;
+    Ok((conversation, CarriedRoom { mver: room.mver, latest: (room.latest_epoch, room.latest_seq), members }))
 }
 
 #[cfg(test)]

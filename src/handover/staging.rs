@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::child::Arrived;
 use super::{HandoverError, record, state};
 use crate::bus::{Cause, Heard, Numbers};
-use crate::hub::{Hub, Peer};
+use crate::hub::{CarriedRoom, Hub, Peer};
 use crate::pipeline::Ports;
 use crate::route::{Binding, Routes};
 use crate::session::{Connection, Context};
@@ -93,8 +93,8 @@ pub(crate) async fn stage(
     Ok(Staged { connections, peers, gateway, counters, unfinished, digest: summary.digest })
 }
 
-fn restore_room(hub: &Hub, (group, mver, members): record::CarriedRoom) -> ConversationId {
-    hub.rooms.open(&group, monotonic_ms()).resume(mver, &members);
+fn restore_room(hub: &Hub, (group, room): (ConversationId, CarriedRoom)) -> ConversationId {
+    hub.rooms.open(&group, monotonic_ms()).resume(&room);
     group
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::outbox::{Class, Ending, Frame, Outbox, OutboxLimits, State};
 use super::peer::{Peer, PeerIdentity};
-use crate::message::{Place, Places, Pulling};
+use crate::message::{CarriedPlaces, Places};
 use crate::telemetry::metrics;
 
 /// An outbox as it stands.
@@ -14,11 +14,7 @@ pub(crate) struct CarriedOutbox {
     /// has left.
     pub queue: Vec<Frame>,
     /// How far the connection is in its conversations.
-    pub places: Vec<Place>,
-    /// There are no other conversations.
-    pub complete: bool,
-    /// What the client was told to pull.
-    pub pulling: Vec<Pulling>,
+    pub places: CarriedPlaces,
     /// How it was asked to end.
     pub ending: Option<Ending>,
 }
@@ -57,12 +53,9 @@ impl Outbox {
     /// As it stands; it stays as it is.
     pub(crate) fn carry(&self) -> CarriedOutbox {
         let state = self.state.lock();
-        let (places, complete, pulling) = state.places.parts();
         CarriedOutbox {
             queue: state.queue.iter().cloned().collect(),
-            places: places.to_vec(),
-            complete,
-            pulling: pulling.to_vec(),
+            places: state.places.carry(),
             ending: state.ending,
         }
     }
@@ -73,7 +66,7 @@ impl Outbox {
         let mut state = State {
             ending: carried.ending,
             partial,
-            places: Places::resume(carried.places, carried.complete, carried.pulling),
+            places: Places::resume(carried.places),
             ..State::default()
         };
         for frame in carried.queue {

@@ -80,8 +80,8 @@ impl Outbox {
         early
     }
 
-    /// Offers a copy; `own` = the client sent it itself over this connection
-    /// and needs no copy.
+    /// Offers a copy; `own` = the client sent it itself over this connection,
+    /// and needs no copy unless it was told to forget what it had.
     pub(crate) fn offer(&self, frame: &Frame, own: bool, limits: OutboxLimits) -> Offered {
         let mut state = self.state.lock();
         if state.is_over() {
@@ -90,6 +90,7 @@ impl Outbox {
             metrics().copies_dropped_closed.increment(1);
             return Offered::Gone;
         }
+        let own = own && frame.mark.as_ref().is_some_and(|mark| state.places.has_ack(mark));
         if let Some(mark) = frame.mark.as_ref().filter(|_| !state.opening) {
             match state.places.offer(mark, own) {
                 Verdict::Next => {}
@@ -132,16 +133,20 @@ impl Outbox {
 
     /// Queues the answer to a pull from `from` that reached `mark`, the end of
     /// the log; `known` is [`Self::known_top`] from before it was read.
-    /// `answer` is told whether there is more by now.
+    /// `newest` = of its messages; `answer` is told whether there is more by now.
     pub(crate) fn pulled(
         &self,
         from: i64,
         mark: &Mark,
+        newest: Option<Place>,
         known: (u64, i64),
         limits: OutboxLimits,
         answer: impl FnOnce(bool) -> Frame,
     ) {
         let mut state = self.state.lock();
+        if let Some(newest) = newest {
+            state.places.took(newest, &mark.conversation);
+        }
         // Encoded under the lock, so that no copy slips in before it.
         let more = !state.places.pulled(from, mark, known);
         state.push(answer(more), limits);
@@ -183,19 +188,6 @@ impl Outbox {
             state.places.set(conversation, epoch, seq, id);
         }
         there
-    }
-
-    /// The last message that the client has, or has the ack of, in a
-    /// conversation it is to pull; `None` = not known.
-    #[must_use]
-    pub(crate) fn has(&self, conversation: &ConversationId) -> Option<Place> {
-        self.state.lock().places.has(conversation)
-    }
-
-    /// Begins a conversation anew behind this message; what was to be pulled
-    /// still is.
-    pub(crate) fn restart(&self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
-        self.state.lock().places.restart(conversation, epoch, seq, id);
     }
 
     /// Begins a conversation that the user has joined; `false` = it is known
@@ -345,7 +337,7 @@ mod tests {
         assert_eq!(outbox.offer(&copy(2, 4, 1), false, LIMITS), Offered::Pulling);
         assert_eq!(outbox.offer(&copy(4, 1, 1), false, LIMITS), Offered::Taken, "others go on");
         let mark = copy(2, 4, 1).mark.unwrap();
-        outbox.pulled(1, &mark, (0, 0), LIMITS, |more| {
+        outbox.pulled(1, &mark, None, (0, 0), LIMITS, |more| {
             assert!(!more);
             Frame::control(vec![1].into(), FrameKind::Other)
         });
@@ -416,13 +408,5 @@ mod tests {
         assert!(outbox.push(answer(), LIMITS));
         assert_eq!(kinds(&outbox), [(Class::Control, None), (Class::Control, None)]);
         assert!(!outbox.push(answer(), LIMITS), "nothing is left to make way");
-    }
-
-    #[test]
-    fn ones_own_message_needs_no_copy_but_counts() {
-        let outbox = outbox();
-        assert_eq!(outbox.offer(&copy(2, 1, 1), true, LIMITS), Offered::Taken);
-        assert_eq!(outbox.offer(&copy(2, 2, 1), false, LIMITS), Offered::Taken);
-        assert_eq!(kinds(&outbox), [(Class::Push, Some(2))]);
     }
 }

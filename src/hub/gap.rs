@@ -42,9 +42,16 @@ struct Gap {
     unread: bool,
     /// Monotonic ms of the time to read the log.
     due: u64,
+    /// It is being read, until this monotonic ms at the latest.
+    reading: Option<u64>,
 }
 
 impl Gap {
+    /// When somebody may begin to read the log.
+    fn at(&self) -> u64 {
+        self.reading.unwrap_or(self.due)
+    }
+
     fn hold(&mut self, held: Held) {
         let Some(mark) = &held.frame.mark else { return };
         let place = (mark.epoch, mark.seq);
@@ -107,6 +114,7 @@ impl Gaps {
                 mver: 0,
                 unread: false,
                 due,
+                reading: None,
             }
         });
         gap.due = gap.due.min(due);
@@ -132,6 +140,14 @@ impl Gaps {
             .unwrap_or_default()
     }
 
+    /// Somebody reads the log for a hole, until `until` (monotonic ms) at the
+    /// latest: nobody else does before [`Self::done`].
+    pub(crate) fn take_on(&self, conversation: &ConversationId, until: u64) {
+        if let Some(gap) = self.map.lock().get_mut(&conversation.key()) {
+            gap.reading = Some(until);
+        }
+    }
+
     /// The log is read now: what is noted from here on is another hole.
     pub(crate) fn begin(&self, conversation: &ConversationId) {
         if let Some(gap) = self.map.lock().get_mut(&conversation.key()) {
@@ -145,8 +161,9 @@ impl Gaps {
         let mut map = self.map.lock();
         let key = conversation.key();
         let held = match map.get_mut(&key) {
-            Some(gap) if gap.unread => {
-                (gap.due, gap.bytes) = (0, 0);
+            Some(gap) if gap.unread || gap.reading.is_some() => {
+                gap.due = if gap.unread { 0 } else { u64::MAX };
+                gap.bytes = 0;
                 std::mem::take(&mut gap.held)
             }
             _ => map.remove(&key).map(|gap| gap.held).unwrap_or_default(),
@@ -157,10 +174,24 @@ impl Gaps {
         held.into_values().collect()
     }
 
+    /// Nobody reads the log any more. What is left was noted meanwhile.
+    pub(crate) fn done(&self, conversation: &ConversationId) {
+        let mut map = self.map.lock();
+        if let Some(gap) = map.get_mut(&conversation.key()) {
+            gap.reading = None;
+            if !gap.unread && gap.held.is_empty() {
+                map.remove(&conversation.key());
+            }
+        }
+        self.open.store(map.len(), Ordering::Release);
+        drop(map);
+        self.opened.notify_one();
+    }
+
     /// Puts off the read of a hole.
     pub(crate) fn postpone(&self, conversation: &ConversationId, due: u64) {
         if let Some(gap) = self.map.lock().get_mut(&conversation.key()) {
-            gap.due = due;
+            (gap.due, gap.unread) = (due, true);
         }
         // Whoever waits for the next one has to look again.
         self.opened.notify_one();
@@ -171,8 +202,48 @@ impl Gaps {
     #[must_use]
     pub(crate) fn due(&self, now_ms: u64) -> (Vec<ConversationId>, Option<u64>) {
         let map = self.map.lock();
-        let due = map.values().filter(|gap| gap.due <= now_ms).map(|gap| gap.conversation.clone()).collect();
-        let next = map.values().map(|gap| gap.due).filter(|due| *due > now_ms).min();
+        let due = map.values().filter(|gap| gap.at() <= now_ms).map(|gap| gap.conversation.clone()).collect();
+        let next = map.values().map(Gap::at).filter(|due| *due > now_ms).min();
         (due, next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_while_the_log_is_read_is_another_hole() {
+        let gaps = Gaps::default();
+        let conversation = ConversationId::parse("g:a").unwrap();
+        gaps.note(&conversation, 5, None);
+        assert_eq!(gaps.due(4), (vec![], Some(5)));
+        assert_eq!(gaps.due(5), (vec![conversation.clone()], None));
+        gaps.take_on(&conversation, 100);
+        gaps.begin(&conversation);
+        gaps.note(&conversation, 7, None);
+        assert_eq!(gaps.due(8), (vec![], Some(100)), "one at a time");
+        gaps.close(&conversation);
+        gaps.done(&conversation);
+        assert_eq!(gaps.due(8).0, std::slice::from_ref(&conversation));
+        gaps.take_on(&conversation, 100);
+        gaps.begin(&conversation);
+        gaps.close(&conversation);
+        gaps.done(&conversation);
+        assert!(!gaps.any());
+    }
+
+    #[test]
+    fn a_read_that_is_put_off_is_still_to_be_done() {
+        let gaps = Gaps::default();
+        let conversation = ConversationId::parse("g:a").unwrap();
+        gaps.note(&conversation, 5, None);
+        gaps.take_on(&conversation, 100);
+        gaps.begin(&conversation);
+        gaps.postpone(&conversation, 50);
+        gaps.done(&conversation);
+        assert_eq!(gaps.due(49), (vec![], Some(50)));
+        gaps.take_on(&conversation, 100);
+        assert_eq!(gaps.due(100).0, [conversation], "whoever read it is gone");
     }
 }

@@ -20,13 +20,15 @@ mod outbox;
 mod peer;
 mod registry;
 mod room;
+mod rooms;
+mod standing;
 mod tail;
 
 pub(crate) use carry::{CarriedOutbox, CarriedTimes};
 pub(crate) use copies::{Offered, Start};
 pub(crate) use freeze::{Deposits, Freeze, Held as HeldConnection, Stage};
-pub(crate) use gap::{Held, PATIENCE_MS};
+pub(crate) use gap::{Gaps, Held, PATIENCE_MS};
 pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits};
 pub(crate) use peer::{Peer, PeerIdentity};
 pub(crate) use registry::{Hub, Registered};
-pub(crate) use room::{Room, Turn};
+pub(crate) use room::{CarriedRoom, Room, Turn};

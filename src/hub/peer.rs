@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::copies::Offered;
 use super::outbox::{Frame, Outbox, OutboxLimits};
+use crate::message::Mark;
 use crate::telemetry::HintCause;
 use crate::types::{ConnId, ConversationId, DeviceId, UserId, monotonic_ms};
 
@@ -77,6 +78,12 @@ impl Peer {
     /// Queues a frame for this connection; returns whether there was room.
     pub(crate) fn answer(&self, frame: Frame) -> bool {
         self.outbox.push(frame, self.limits)
+    }
+
+    /// Queues the ack of a message of its own; returns whether that is to be
+    /// held against the log at once.
+    pub(crate) fn acknowledge(&self, ack: Frame, mark: &Mark) -> bool {
+        self.outbox.acknowledge(ack, mark, self.limits)
     }
 
     /// Offers a copy of a stored message; `own` = it was sent over this

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::gap::Gaps;
 use super::outbox::{Frame, OutboxLimits};
 use super::peer::Peer;
-use super::room::Rooms;
+use super::rooms::Rooms;
 use crate::telemetry::metrics;
 use crate::types::{ConnId, DeviceId, UserId, monotonic_ms};
 
@@ -110,6 +110,14 @@ impl Hub {
     #[must_use]
     pub(crate) fn users(&self) -> usize {
         self.users.len()
+    }
+
+    /// Everybody with a live connection, in order.
+    #[must_use]
+    pub(crate) fn everybody(&self) -> Vec<UserId> {
+        let mut users: Vec<UserId> = self.users.iter().map(|devices| *devices.key()).collect();
+        users.sort_unstable();
+        users
     }
 
     /// Bounds of every outbox.
@@ -292,6 +300,9 @@ mod tests {
         for p in &peers {
             hub.register(p);
         }
+        hub.register(&peer(4, 3, "a", 4));
+        assert_eq!(hub.everybody(), [UserId::new(3).unwrap(), user]);
+        hub.remove(&hub.peers(UserId::new(3).unwrap())[0]);
         let frame = Frame::control(bytes::Bytes::from_static(b"x"), crate::telemetry::FrameKind::Other);
         assert_eq!(hub.deliver(user, &frame, Some(&peers[1])), 2);
         for p in &peers {

@@ -1,16 +1,14 @@
-//! Groups with members online here: who they are, and the end of what was
+//! A group with members online here: who they are, and the end of what was
 //! said in a busy one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::tail::Tail;
 use crate::message::Mark;
-use crate::telemetry::metrics;
 use crate::types::{ConversationId, GatewayRef, UserId};
 
 /// A group as this gateway sees it.
@@ -44,6 +42,8 @@ struct State {
     mver: u64,
     /// Gateways with a member online, as last heard, and when.
     gateways: (Vec<GatewayRef>, u64),
+    /// Epoch and seq of the newest message that was to be delivered here.
+    latest: (u64, i64),
     /// The second of the last message, and how many came in it.
     pace: (u64, u32),
     tail: Tail,
@@ -52,15 +52,53 @@ struct State {
     used: u64,
 }
 
+/// A room, taken apart.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CarriedRoom {
+    /// The state of the group it is of.
+    pub mver: u64,
+    /// Epoch and seq of the newest message that was to be delivered here.
+    pub latest: (u64, i64),
+    /// Members online here, what each sees, and the state of the group he was
+    /// taken in at.
+    pub members: Vec<(UserId, i64, u64)>,
+}
+
+/// A tail that nobody added to for this long is forgotten, and a room that is
+/// empty for this long is left.
+pub(super) const IDLE_MS: u64 = 30_000;
+
 impl Room {
-    /// Takes a user in, as he was at `mver`.
-    pub(crate) fn enter(&self, user: UserId, since: i64, mver: u64) {
+    /// An empty one.
+    pub(super) fn new(conversation: ConversationId, now_ms: u64) -> Self {
+        let state = State { used: now_ms, ..State::default() };
+        Self { conversation, state: Mutex::new(state) }
+    }
+
+    /// Forgets an idle tail; returns whether the room has been empty for a
+    /// while.
+    pub(super) fn is_left(&self, now_ms: u64) -> bool {
+        let mut state = self.state.lock();
+        let idle = now_ms.saturating_sub(state.used) >= IDLE_MS;
+        if idle && !state.tail.is_empty() {
+            state.tail = Tail::default();
+            state.used = now_ms;
+        } else if !state.members.is_empty() {
+            state.used = now_ms;
+        } else if idle {
+            return true;
+        }
+        false
+    }
+
+    /// Takes a user in, as he was at `mver`; returns whether he was out.
+    pub(crate) fn enter(&self, user: UserId, since: i64, mver: u64) -> bool {
         let mut state = self.state.lock();
         // What is known of the others may be older, and so may this.
         state.mver = if state.members.is_empty() { mver } else { state.mver.min(mver) };
         state.turns += 1;
         let turn = state.turns;
-        state.members.insert(user, Entry { since, mver, turn });
+        state.members.insert(user, Entry { since, mver, turn }).is_none()
     }
 
     /// The change `mver`, about these users, is applied; it is not where there
@@ -91,6 +129,15 @@ impl Room {
         self.state.lock().members.iter().map(|(user, entry)| (*user, entry.since)).collect()
     }
 
+    /// The same, unless that may be older than the state `mver` of the group:
+    /// then somebody may be among them who is out.
+    #[must_use]
+    pub(crate) fn members_at(&self, mver: u64) -> Option<Vec<(UserId, i64)>> {
+        let state = self.state.lock();
+        let known = state.mver >= mver || state.members.is_empty();
+        known.then(|| state.members.iter().map(|(user, entry)| (*user, entry.since)).collect())
+    }
+
     /// How many members are online here.
     #[must_use]
     pub(crate) fn online(&self) -> usize {
@@ -115,19 +162,21 @@ impl Room {
         self.state.lock().members.get(&user).map(|entry| entry.turn)
     }
 
-    /// What is known of its members: the state of the group it is of, and each
-    /// with what he sees and the state he was taken in at.
+    /// What is known of it, for another process.
     #[must_use]
-    pub(crate) fn carry(&self) -> (u64, Vec<(UserId, i64, u64)>) {
+    pub(crate) fn carry(&self) -> CarriedRoom {
         let state = self.state.lock();
         let members = state.members.iter().map(|(user, entry)| (*user, entry.since, entry.mver));
-        (state.mver, members.collect())
+        CarriedRoom { mver: state.mver, latest: state.latest, members: members.collect() }
     }
 
-    /// Goes on with what another process [knew](Self::carry).
-    pub(crate) fn resume(&self, mver: u64, members: &[(UserId, i64, u64)]) {
-        members.iter().for_each(|(user, since, mver)| self.enter(*user, *since, *mver));
-        self.state.lock().mver = mver;
+    /// Goes on with what another process knew.
+    pub(crate) fn resume(&self, carried: &CarriedRoom) {
+        for (user, since, mver) in &carried.members {
+            self.enter(*user, *since, *mver);
+        }
+        let mut state = self.state.lock();
+        (state.mver, state.latest) = (carried.mver, carried.latest);
     }
 
     /// Takes over entries read at `mver`, as far as what is here is not newer;
@@ -193,6 +242,18 @@ impl Room {
         (*at > 0 && now_ms.saturating_sub(*at) <= age_ms).then(|| gateways.clone())
     }
 
+    /// A message is about to be delivered to whoever is in by then.
+    pub(crate) fn hear(&self, mark: &Mark) {
+        let mut state = self.state.lock();
+        state.latest = state.latest.max((mark.epoch, mark.seq));
+    }
+
+    /// Epoch and seq of the newest message heard of.
+    #[must_use]
+    pub(crate) fn latest(&self) -> (u64, i64) {
+        self.state.lock().latest
+    }
+
     /// Counts a message; returns how many there were in this second.
     pub(crate) fn count(&self, now_ms: u64) -> u32 {
         let mut state = self.state.lock();
@@ -234,78 +295,6 @@ impl Room {
     }
 }
 
-/// All of them.
-#[derive(Debug)]
-pub(crate) struct Rooms {
-    map: DashMap<u64, Arc<Room>, foldhash::fast::RandomState>,
-}
-
-/// A tail that nobody added to for this long is forgotten, and a room that is
-/// empty for this long is left.
-const IDLE_MS: u64 = 30_000;
-
-impl Default for Rooms {
-    fn default() -> Self {
-        Self { map: DashMap::with_hasher_and_shard_amount(foldhash::fast::RandomState::default(), 64) }
-    }
-}
-
-impl Rooms {
-    /// The room of a group, made if there is none.
-    pub(crate) fn open(&self, conversation: &ConversationId, now_ms: u64) -> Arc<Room> {
-        let make = || {
-            let state = State { used: now_ms, ..State::default() };
-            Arc::new(Room { conversation: conversation.clone(), state: Mutex::new(state) })
-        };
-        let room = Arc::clone(&self.map.entry(conversation.key()).or_insert_with(make));
-        metrics().rooms.set(u32::try_from(self.map.len()).unwrap_or(u32::MAX));
-        room
-    }
-
-    /// The room of a group, if it has one.
-    #[must_use]
-    pub(crate) fn get(&self, conversation: &ConversationId) -> Option<Arc<Room>> {
-        self.by_key(conversation.key())
-    }
-
-    /// The same by the group's key.
-    #[must_use]
-    pub(crate) fn by_key(&self, key: u64) -> Option<Arc<Room>> {
-        self.map.get(&key).map(|room| Arc::clone(&room))
-    }
-
-    /// Every room.
-    #[must_use]
-    pub(crate) fn all(&self) -> Vec<Arc<Room>> {
-        let mut all: Vec<_> = self.map.iter().map(|room| Arc::clone(&room)).collect();
-        // The same order each time, so that a course of events can be repeated.
-        all.sort_by(|a, b| a.conversation.cmp(&b.conversation));
-        all
-    }
-
-    /// Forgets idle tails, closes rooms that have been empty for a while, and
-    /// returns the closed ones.
-    pub(crate) fn sweep(&self, now_ms: u64) -> Vec<ConversationId> {
-        let mut closed = Vec::new();
-        self.map.retain(|_, room| {
-            let mut state = room.state.lock();
-            let idle = now_ms.saturating_sub(state.used) >= IDLE_MS;
-            if idle && !state.tail.is_empty() {
-                state.tail = Tail::default();
-                state.used = now_ms;
-            } else if !state.members.is_empty() {
-                state.used = now_ms;
-            } else if idle {
-                closed.push(room.conversation.clone());
-                return false;
-            }
-            true
-        });
-        metrics().rooms.set(u32::try_from(self.map.len()).unwrap_or(u32::MAX));
-        closed
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,7 +310,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_goes_on_while_somebody_may_come() {
-        let room = Rooms::default().open(&mark(1).conversation, 0);
+        let room = Room::new(mark(1).conversation.clone(), 0);
         let bytes = Bytes::from_static(b"x");
         room.keep_on(&mark(1), &bytes, 0);
         assert_eq!(seqs(&room, 1), None, "nothing to go on with");
@@ -334,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_room_is_as_old_as_its_oldest_entry() {
-        let room = Rooms::default().open(&mark(1).conversation, 0);
+        let room = Room::new(mark(1).conversation.clone(), 0);
         let user = |id| UserId::new(id).unwrap();
         room.enter(user(1), 0, 5);
         room.enter(user(2), 0, 7);
@@ -350,11 +339,17 @@ mod tests {
         assert_eq!((room.since(user(2)), room.mver()), (Some(3), 9));
         room.enter(user(3), 0, 8);
         assert_eq!(room.mver(), 8);
+        assert_eq!(room.members_at(8).unwrap().len(), 2);
+        assert_eq!(room.members_at(9), None, "one of them may be out");
+        for user in [user(2), user(3)] {
+            room.leave_unless(user, || false);
+        }
+        assert_eq!(room.members_at(9), Some(vec![]));
     }
 
     #[test]
     fn what_was_read_before_a_user_came_back_says_nothing_of_him() {
-        let room = Rooms::default().open(&mark(1).conversation, 0);
+        let room = Room::new(mark(1).conversation.clone(), 0);
         let user = |id| UserId::new(id).unwrap();
         room.enter(user(1), 0, 5);
         room.enter(user(2), 0, 5);
@@ -367,17 +362,5 @@ mod tests {
         room.enter(user(1), 9, 9);
         assert!(!room.leave_at(user(1), turn));
         assert!(room.leave_at(user(1), room.turn(user(1)).unwrap()));
-    }
-
-    #[test]
-    fn a_room_that_stays_empty_is_closed() {
-        let rooms = Rooms::default();
-        let room = rooms.open(&mark(1).conversation, 0);
-        let user = UserId::new(1).unwrap();
-        room.enter(user, 0, 1);
-        assert!(rooms.sweep(IDLE_MS * 2).is_empty());
-        room.leave_unless(user, || false);
-        assert!(rooms.sweep(IDLE_MS * 2 + 1).is_empty(), "he may come back");
-        assert_eq!(rooms.sweep(IDLE_MS * 4).len(), 1);
     }
 }

@@ -7,11 +7,16 @@
 //! Called by `session`, `admin` (drafts), `hub` (places) and `pipeline`.
 
 mod draft;
+mod holdings;
 mod mark;
+mod place;
 mod places;
+mod proof;
 mod snowflake;
 
 pub(crate) use draft::{Draft, DraftError};
 pub(crate) use mark::{Mark, message_id};
-pub(crate) use places::{Place, Places, Proof, Pulling, Verdict, prove};
+pub(crate) use place::{Place, Verdict};
+pub(crate) use places::{CarriedPlaces, Places, Pulling};
+pub(crate) use proof::{Proof, prove};
 pub(crate) use snowflake::{IdSource, MAX_NODE};

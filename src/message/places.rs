@@ -4,33 +4,13 @@
 //! one that comes too early shows a hole. In *pull* mode nothing is handed
 //! over until the client has pulled to the end.
 
-use super::Mark;
+use super::holdings::Holdings;
+use super::{Mark, Place, Verdict};
 use crate::types::ConversationId;
 
 /// Most conversations remembered of one connection; beyond, what comes first
 /// of an unknown one is taken as the next.
 const MAX_PLACES: usize = 4_096;
-
-/// The last message of one conversation that a connection was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// [`ConversationId::key`].
-    pub key: u64,
-    /// Of which history.
-    pub epoch: u64,
-    /// Its position; 0 = nothing yet.
-    pub seq: i64,
-    /// Which message that is; 0 = not known.
-    pub id: i64,
-}
-
-impl Place {
-    /// Behind this message.
-    #[must_use]
-    pub(crate) fn new(conversation: &ConversationId, epoch: u64, seq: i64, id: i64) -> Self {
-        Self { key: conversation.key(), epoch, seq, id }
-    }
-}
 
 /// A conversation that the client was told to pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,25 +23,6 @@ pub(crate) struct Pulling {
     pub epoch: u64,
     /// The top the client was told last.
     pub told: i64,
-    /// The last message that the client has, or has the ack of, as far as is
-    /// known: whether the log still has it is to be proved when its epoch is
-    /// another one.
-    pub has: Option<Place>,
-}
-
-/// What is to be done with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Hand it over.
-    Next,
-    /// It was handed over before.
-    Stale,
-    /// The ones before it come first.
-    Hole,
-    /// It is of another history: what the connection has is to be proved.
-    OtherHistory,
-    /// The client pulls it.
-    Pulling,
 }
 
 /// The places of one connection.
@@ -75,6 +36,21 @@ pub(crate) struct Places {
     /// Few, if any.
     #[expect(clippy::box_collection, reason = "one word in every connection, instead of three")]
     pulling: Option<Box<Vec<Pulling>>>,
+    /// What else the client has.
+    holdings: Holdings,
+}
+
+/// The places of one connection, taken apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CarriedPlaces {
+    /// How far it is.
+    pub places: Vec<Place>,
+    /// There are no other conversations.
+    pub complete: bool,
+    /// What the client was told to pull.
+    pub pulling: Vec<Pulling>,
+    /// What else it has.
+    pub holdings: Vec<Place>,
 }
 
 impl Places {
@@ -90,18 +66,24 @@ impl Places {
         self.complete = complete;
     }
 
-    /// All of it: the places by key, whether there are no others, and what the
-    /// client was told to pull.
-    pub(crate) fn parts(&self) -> (&[Place], bool, &[Pulling]) {
-        (&self.list, self.complete, self.pulling.as_deref().map_or(&[], Vec::as_slice))
+    /// All of it, for another process.
+    pub(crate) fn carry(&self) -> CarriedPlaces {
+        CarriedPlaces {
+            places: self.list.clone(),
+            complete: self.complete,
+            pulling: self.pulling.as_deref().cloned().unwrap_or_default(),
+            holdings: self.holdings.all(),
+        }
     }
 
-    /// Goes on with the [parts](Self::parts) of another one.
-    pub(crate) fn resume(list: Vec<Place>, complete: bool, pulling: Vec<Pulling>) -> Self {
-        let mut places = Self::default();
-        places.open(list, complete);
-        places.pulling = (!pulling.is_empty()).then(|| Box::new(pulling));
-        places
+    /// Goes on where another process was.
+    pub(crate) fn resume(carried: CarriedPlaces) -> Self {
+        let CarriedPlaces { places, complete, pulling, holdings } = carried;
+        let mut resumed = Self::default();
+        resumed.open(places, complete);
+        resumed.pulling = (!pulling.is_empty()).then(|| Box::new(pulling));
+        holdings.into_iter().for_each(|held| resumed.holdings.add(held));
+        resumed
     }
 
     fn find(&self, conversation: &ConversationId) -> Result<usize, usize> {
@@ -128,6 +110,7 @@ impl Places {
     /// Moves there, forwards or backwards.
     pub(crate) fn set(&mut self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
         let place = Place::new(conversation, epoch, seq, id);
+        self.holdings.passed(&place);
         match self.find(conversation) {
             Ok(at) => {
                 if let Some(known) = self.list.get_mut(at) {
@@ -144,40 +127,71 @@ impl Places {
         if let Ok(at) = self.find(conversation) {
             self.list.remove(at);
         }
+        self.holdings.forget(conversation.key());
         self.stop_pulling(conversation);
     }
 
-    /// Judges a message, and moves behind it if it is the next one; `own` = it
-    /// was sent over this connection.
+    /// Judges a message, and moves behind it if it is the next one; `own` = the
+    /// client has its ack.
     pub(crate) fn offer(&mut self, mark: &Mark, own: bool) -> Verdict {
         if let Some(pulling) = self.pulling_mut(&mark.conversation) {
-            // What is of an older history is not proved yet, and stays.
-            let further = |has: Place| has.epoch == mark.epoch && has.seq < mark.seq;
-            if own && pulling.has.is_none_or(further) {
-                pulling.has = Some(Place::new(&mark.conversation, mark.epoch, mark.seq, mark.id));
-            }
-            if (mark.epoch, mark.seq) > (pulling.epoch, pulling.top) {
-                (pulling.epoch, pulling.top) = (mark.epoch, mark.seq);
-            }
+            (pulling.epoch, pulling.top) = (pulling.epoch, pulling.top).max((mark.epoch, mark.seq));
             return Verdict::Pulling;
         }
-        let verdict = match self.get(&mark.conversation) {
-            // Its acknowledgement says nothing of what came before.
-            None if own => return Verdict::Next,
-            // Nothing is known of what came before.
-            None => Verdict::Next,
-            Some(place) if place.seq == 0 && mark.seq == 1 => Verdict::Next,
-            Some(place) if place.seq == 0 => Verdict::Hole,
-            Some(place) if mark.epoch > place.epoch => Verdict::OtherHistory,
-            Some(place) if mark.epoch < place.epoch => Verdict::Stale,
-            Some(place) if mark.seq <= place.seq => Verdict::Stale,
-            Some(place) if mark.seq == place.seq + 1 => Verdict::Next,
-            Some(_) => Verdict::Hole,
-        };
-        if verdict == Verdict::Next {
+        let place = self.get(&mark.conversation);
+        let verdict = place.map_or(Verdict::Next, |place| place.judge(mark));
+        // Its acknowledgement says nothing of what came before.
+        if verdict == Verdict::Next && !(own && place.is_none()) {
             self.set(&mark.conversation, mark.epoch, mark.seq, mark.id);
         }
         verdict
+    }
+
+    /// The client gets the ack of a message that it sent itself. Returns
+    /// whether that is to be held against the log at once: it is of an older
+    /// history than what the client was given.
+    pub(crate) fn acknowledge(&mut self, mark: &Mark) -> bool {
+        let is_pulling = self.is_pulling(&mark.conversation);
+        let place = self.get(&mark.conversation).filter(|_| !is_pulling);
+        let older = place.is_some_and(|place| place.seq > 0 && mark.epoch < place.epoch);
+        match place.map(|place| place.judge(mark)) {
+            Some(Verdict::Next) => self.set(&mark.conversation, mark.epoch, mark.seq, mark.id),
+            Some(Verdict::Stale) if !older => {}
+            _ => self.holdings.add(Place::behind(mark)),
+        }
+        older
+    }
+
+    /// The client has this message, which it asked for.
+    pub(crate) fn took(&mut self, message: Place, conversation: &ConversationId) {
+        let place = self.get(conversation).filter(|_| !self.is_pulling(conversation));
+        if !place.is_some_and(|place| place.epoch == message.epoch && place.seq >= message.seq) {
+            self.holdings.add(message);
+        }
+    }
+
+    /// What the client has beyond its place, or before it began to pull, and
+    /// is to be proved.
+    pub(crate) fn holdings(&self, conversation: &ConversationId) -> impl Iterator<Item = Place> {
+        self.holdings.of(conversation.key())
+    }
+
+    /// Whether the client has the ack of this message of its own, as far as is
+    /// known: it was not told to forget it.
+    #[must_use]
+    pub(crate) fn has_ack(&self, own: &Mark) -> bool {
+        self.holdings.covers(own)
+    }
+
+    /// Whether the client has this very message still, as far as is known.
+    fn has(&self, conversation: &ConversationId, place: &Place) -> bool {
+        let given = !self.is_pulling(conversation) && self.get(conversation) == Some(*place);
+        given || self.holdings.holds(place)
+    }
+
+    /// One of the holdings is in the log of this epoch.
+    pub(crate) fn proved(&mut self, held: &Place, epoch: u64) {
+        self.holdings.proved(held, epoch);
     }
 
     /// Enters pull mode; returns whether it is new, and the client to be told.
@@ -187,8 +201,10 @@ impl Places {
             (pulling.epoch, pulling.top) = (pulling.epoch, pulling.top).max((epoch, top));
             return false;
         }
-        let has = self.get(conversation).filter(|place| handed && place.seq > 0 && place.id != 0);
-        let pulling = Pulling { conversation: conversation.clone(), top, epoch, told: top, has };
+        if let Some(place) = self.get(conversation).filter(|place| handed && place.seq > 0 && place.id != 0) {
+            self.holdings.add(place);
+        }
+        let pulling = Pulling { conversation: conversation.clone(), top, epoch, told: top };
         self.pulling.get_or_insert_default().push(pulling);
         true
     }
@@ -199,20 +215,29 @@ impl Places {
         self.pulling.iter().flat_map(|all| all.iter()).any(|pulling| pulling.conversation == *conversation)
     }
 
-    /// The last message that the client has, or has the ack of, in a
-    /// conversation it is to pull; `None` = not known.
-    #[must_use]
-    pub(crate) fn has(&self, conversation: &ConversationId) -> Option<Place> {
-        let mut all = self.pulling.iter().flat_map(|all| all.iter());
-        all.find(|pulling| pulling.conversation == *conversation)?.has
+    /// The client is told to forget what it has, since `lost` is not in the log,
+    /// and to begin anew behind `to`; what was to be pulled still is. `false` =
+    /// it does not have that any more: it was told, or has moved on.
+    pub(crate) fn give_up(&mut self, conversation: &ConversationId, lost: &Place, to: &Place) -> bool {
+        let had = self.has(conversation, lost);
+        if had {
+            self.begin_anew(conversation, to);
+        }
+        had
     }
 
-    /// Begins anew behind this message; what was to be pulled still is.
-    pub(crate) fn restart(&mut self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
-        if let Some(pulling) = self.pulling_mut(conversation) {
-            pulling.has = None;
+    /// The same where it is the client that names a position that is not in the
+    /// log: what it was given of this history stays.
+    pub(crate) fn refute(&mut self, conversation: &ConversationId, to: &Place) {
+        let here = |place: Place| place.seq > 0 && place.seq <= to.seq && place.epoch == to.epoch;
+        if !self.get(conversation).is_some_and(here) {
+            self.begin_anew(conversation, to);
         }
-        self.set(conversation, epoch, seq, id);
+    }
+
+    fn begin_anew(&mut self, conversation: &ConversationId, to: &Place) {
+        self.holdings.forget(conversation.key());
+        self.set(conversation, to.epoch, to.seq, to.id);
     }
 
     /// The newest message known of in a conversation to be pulled, epoch and
@@ -231,7 +256,9 @@ impl Places {
         if let Some(pulling) = self.pulling_mut(&mark.conversation) {
             let top = (pulling.epoch, pulling.top);
             // What was known before the log was read, and is not in it, is lost.
-            if top > (mark.epoch, mark.seq) && top > known {
+            let grown = top > (mark.epoch, mark.seq) && top > known;
+            // An ack of an older history that came meanwhile is to be proved.
+            if grown || self.holdings(&mark.conversation).any(|held| held.epoch < mark.epoch) {
                 return false;
             }
             self.stop_pulling(&mark.conversation);
@@ -279,36 +306,6 @@ impl Places {
                 self.pulling = None;
             }
         }
-    }
-}
-
-/// How a place fits a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Proof {
-    /// It is of this history.
-    Valid,
-    /// Another message stands there.
-    OtherMessage,
-    /// The log ends before it.
-    Beyond,
-    /// What stood there is trimmed, and the epoch is another one.
-    Unknown,
-}
-
-/// Whether a place (`epoch`, `seq`, `id`; 0 = not known) is of the history of
-/// a log with this `log_epoch` and `top`, whose message at `seq` is `at`,
-/// unless it is trimmed.
-#[must_use]
-pub(crate) fn prove(place: &Place, log_epoch: u64, top: i64, at: Option<i64>) -> Proof {
-    let same_epoch = place.epoch == log_epoch;
-    match at {
-        _ if place.seq == 0 => Proof::Valid,
-        _ if place.seq > top => Proof::Beyond,
-        Some(id) if place.id == id => Proof::Valid,
-        Some(_) if place.id == 0 && same_epoch => Proof::Valid,
-        Some(_) => Proof::OtherMessage,
-        None if same_epoch => Proof::Valid,
-        None => Proof::Unknown,
     }
 }
 
@@ -384,21 +381,38 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_sent_while_it_pulls_is_remembered() {
+    fn what_the_client_has_is_known_while_it_pulls() {
         let mut places = behind(7, 4);
         let conversation = mark(0, 0).conversation;
         places.pull(&conversation, 7, 6, true);
-        let has = |places: &Places| places.has(&conversation).map(|has| (has.epoch, has.seq, has.id));
-        assert_eq!(has(&places), Some((7, 4, 40)), "what was handed over");
-        for (seq, own) in [(7, true), (9, true), (8, true), (10, false)] {
-            assert_eq!(places.offer(&mark(7, seq), own), Verdict::Pulling);
+        let has = |places: &Places| -> Vec<(u64, i64)> {
+            places.holdings(&conversation).map(|held| (held.epoch, held.seq)).collect()
+        };
+        assert_eq!(has(&places), [(7, 4)], "what was handed over");
+        for seq in [7, 9, 8] {
+            places.acknowledge(&mark(7, seq));
+            assert_eq!(places.offer(&mark(7, seq), true), Verdict::Pulling);
         }
-        assert_eq!(has(&places), Some((7, 9, 90)));
-        places.offer(&mark(8, 12), true);
-        assert_eq!(has(&places), Some((7, 9, 90)), "not proved yet");
-        places.restart(&conversation, 8, 3, 30);
-        assert_eq!(has(&places), None);
+        places.acknowledge(&mark(8, 5));
+        assert_eq!(has(&places), [(7, 9), (8, 5)]);
+        assert!(!places.pulled(1, &mark(8, 6), (7, 9)), "an ack of an older history came meanwhile");
+        let lost = Place::behind(&mark(7, 9));
+        assert!(places.give_up(&conversation, &lost, &Place::behind(&mark(8, 3))));
+        assert!(!places.give_up(&conversation, &lost, &Place::behind(&mark(8, 3))), "told once");
+        assert_eq!(has(&places), []);
         assert_eq!(places.offer(&mark(8, 4), false), Verdict::Pulling);
+        assert!(places.pulled(1, &mark(8, 6), (8, 6)));
+    }
+
+    #[test]
+    fn a_position_that_only_the_client_names_moves_what_is_of_another_history() {
+        let conversation = mark(0, 0).conversation;
+        for (epoch, seq, stands) in [(7, 4, (8, 9)), (8, 4, (8, 4)), (8, 12, (8, 9))] {
+            let mut places = behind(epoch, seq);
+            places.refute(&conversation, &Place::behind(&mark(8, 9)));
+            let place = places.get(&conversation).unwrap();
+            assert_eq!((place.epoch, place.seq), stands);
+        }
     }
 
     #[test]
@@ -407,16 +421,5 @@ mod tests {
         places.pull(&mark(0, 0).conversation, 7, 9, true);
         let known = places.known_top(&mark(0, 0).conversation);
         assert!(places.pulled(5, &mark(7, 6), known));
-    }
-
-    #[test]
-    fn a_place_is_proved_by_the_message_there() {
-        let place = |epoch, seq, id| Place::new(&mark(0, 0).conversation, epoch, seq, id);
-        assert_eq!(prove(&place(7, 5, 50), 9, 8, Some(50)), Proof::Valid, "whatever the epoch");
-        assert_eq!(prove(&place(7, 5, 50), 7, 8, Some(51)), Proof::OtherMessage);
-        assert_eq!(prove(&place(7, 9, 90), 7, 8, None), Proof::Beyond);
-        assert_eq!(prove(&place(7, 5, 50), 7, 8, None), Proof::Valid, "trimmed, same epoch");
-        assert_eq!(prove(&place(7, 5, 50), 9, 8, None), Proof::Unknown);
-        assert_eq!(prove(&place(0, 0, 0), 9, 8, None), Proof::Valid);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::members::MAX_INDEX;
+use super::interest::MAX_INDEX;
 use super::{Pipeline, Ports};
 use crate::hub::{Ending, Peer, PeerIdentity, Registered, Start};
 use crate::message::{Place, message_id};

@@ -1,28 +1,20 @@
 //! Fan-out: to the connections here, and one bus item per gateway elsewhere.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::sleep;
 
 use super::Ports;
 use crate::bus::Destination;
 use crate::hub::{Class, Frame, Peer};
 use crate::message::Mark;
-use crate::route::Route;
+use crate::route::{Route, RouteError};
 use crate::store::Audience;
 use crate::telemetry::{FrameKind, metrics};
-use crate::types::{ConversationId, GatewayRef, UserId, monotonic_ms};
+use crate::types::{GatewayRef, UserId, monotonic_ms};
 use crate::wire::encode;
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{BusItem, Delivery, DeliveryClass, Envelope};
-
-/// How often the receivers of a stored message are looked up before the
-/// delivery is left to their next pull.
-const LOOKUPS: u32 = 3;
-const LOOKUP_PAUSE: Duration = Duration::from_millis(100);
 
 /// One frame on its way to all devices of some users.
 #[derive(Debug, Clone)]
@@ -43,27 +35,6 @@ pub(crate) struct Outgoing {
     pub audience: Option<Arc<Audience>>,
 }
 
-/// How long it is believed which gateways hold their lease.
-const BELIEVED_MS: u64 = 2_000;
-
-/// The gateways that held their lease a moment ago.
-#[derive(Debug, Default)]
-pub(crate) struct Living {
-    gateways: HashSet<GatewayRef>,
-    at: u64,
-}
-
-impl Living {
-    fn has_all(&self, gateways: &[GatewayRef], now_ms: u64) -> bool {
-        let fresh = now_ms.saturating_sub(self.at) < BELIEVED_MS;
-        fresh && gateways.iter().all(|gateway| self.gateways.contains(gateway))
-    }
-
-    fn set(&mut self, gateways: HashSet<GatewayRef>, now_ms: u64) {
-        (self.gateways, self.at) = (gateways, now_ms);
-    }
-}
-
 /// Who was reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Reached {
@@ -79,6 +50,19 @@ impl Outgoing {
     fn frame(&self) -> Frame {
         let bytes = encode(&self.envelope);
         Frame { bytes, class: self.class, kind: self.kind, mark: self.mark.clone() }
+    }
+
+    /// The same for other gateways, without its addressees.
+    fn delivery(&self) -> Delivery {
+        let delivery = delivery(self.class, &self.envelope);
+        let Some(mark) = &self.mark else { return delivery };
+        Delivery {
+            conversation_id: mark.conversation.to_string(),
+            seq: mark.seq,
+            epoch: mark.epoch,
+            message_id: mark.id,
+            ..delivery
+        }
     }
 
     /// Whether it comes from a connection of this user, who is online then
@@ -109,8 +93,9 @@ impl Reached {
 
 impl Ports {
     /// Delivers in order. Connections here get their frames at once; the
-    /// others after one look-up of all users. Never fails: what is not
-    /// reached is counted.
+    /// others after one look-up of all users. Never fails: where that has no
+    /// answer, stored messages are owed, and what else is not reached is
+    /// counted.
     pub(crate) async fn deliver(&self, batch: &[Outgoing]) -> Reached {
         let mut reached = Reached::default();
         // Queued as one: what a gateway gets of a batch leaves together.
@@ -121,18 +106,10 @@ impl Ports {
             }
         }
         let here: Vec<Vec<u64>> = batch.iter().map(|outgoing| self.deliver_here(outgoing)).collect();
-        let mut users: Vec<UserId> =
-            batch.iter().flat_map(|outgoing| outgoing.users.iter().copied()).collect();
-        users.sort_unstable();
-        users.dedup();
-        let patient = batch.iter().any(|outgoing| outgoing.class == Class::Push);
-        let routes: HashMap<UserId, Route> = match self.lookup(&users, patient).await {
-            Some(routes) => users.into_iter().zip(routes).collect(),
-            None => {
-                metrics().deliveries_lookup_failed.increment(u64::try_from(users.len()).unwrap_or(u64::MAX));
-                HashMap::new()
-            }
-        };
+        let routes = self.look_up(batch).await.unwrap_or_else(|_| {
+            batch.iter().for_each(|outgoing| self.not_looked_up(outgoing));
+            HashMap::new()
+        });
         for (outgoing, here) in batch.iter().zip(here) {
             let elsewhere = self.deliver_elsewhere(outgoing, &routes, &mut items);
             for ((user, here), elsewhere) in outgoing.users.iter().zip(here).zip(elsewhere) {
@@ -149,9 +126,10 @@ impl Ports {
         let here = u64::try_from(self.hub.deliver_all(&frame)).unwrap_or(u64::MAX);
         let mut reached =
             Reached { online: u64::try_from(self.hub.users()).unwrap_or(0), offline: 0, delivered: here };
+        let item = Item::Delivery(Delivery { all: true, ..delivery(class, envelope) });
         for (gateway, connections) in self.routes.gateways().await.unwrap_or_default() {
             if gateway != self.own {
-                self.publish(&gateway, delivery(Vec::new(), true, class, envelope));
+                self.publish(&gateway, item.clone());
                 reached.delivered += connections;
                 reached.online += connections;
             }
@@ -192,43 +170,27 @@ impl Ports {
         let mut here = 0;
         if let Some(room) = self.hub.rooms.get(&mark.conversation) {
             room.set_gateways(&audience.gateways, monotonic_ms());
+            if self.lacks_interest(&room, audience) {
+                // Read again, and registered behind that.
+                let mver = room.mver().max(audience.mver).saturating_add(1);
+                self.hub.gaps.outdated(&mark.conversation, mver, monotonic_ms());
+            }
             here = self.offer_to_room(&room, &outgoing.frame(), outgoing.except.as_ref(), audience.mver);
         }
         let mut elsewhere = 0;
-        for gateway in self.alive(&mark.conversation, &audience.gateways).await {
-            let item = Delivery { mver: audience.mver, ..marked(mark, &outgoing.envelope) };
-            items.push(addressed(&gateway, Item::Delivery(item)));
-            elsewhere += 1;
+        let gateways = self.alive(&mark.conversation, &audience.gateways).await;
+        if !gateways.is_empty() {
+            let item = Item::Delivery(Delivery { mver: audience.mver, ..outgoing.delivery() });
+            items.extend(gateways.iter().map(|gateway| addressed(gateway, item.clone())));
+            elsewhere = u64::try_from(gateways.len()).unwrap_or(u64::MAX);
         }
         metrics().deliveries_local.increment(here);
         metrics().deliveries_remote.increment(elsewhere);
         here + elsewhere
     }
 
-    /// Those of the other gateways that hold their lease. The interest of a
-    /// dead one is taken back.
-    pub(super) async fn alive(&self, group: &ConversationId, gateways: &[GatewayRef]) -> Vec<GatewayRef> {
-        let others: Vec<GatewayRef> =
-            gateways.iter().filter(|gateway| **gateway != self.own).cloned().collect();
-        if others.is_empty() || self.living.lock().has_all(&others, monotonic_ms()) {
-            return others;
-        }
-        // While that is not known everybody is told.
-        let Ok(living) = self.routes.gateways().await else { return others };
-        let living: HashSet<GatewayRef> = living.into_iter().map(|(gateway, _)| gateway).collect();
-        let (alive, dead): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|gateway| living.contains(gateway));
-        self.living.lock().set(living, monotonic_ms());
-        for gateway in dead {
-            if self.store.leave(&gateway, std::slice::from_ref(group)).await.is_ok() {
-                metrics().interests_forgotten.increment(1);
-            }
-        }
-        alive
-    }
-
     /// Per user, how many devices elsewhere; one item per gateway.
-    fn deliver_elsewhere(
+    pub(super) fn deliver_elsewhere(
         &self,
         outgoing: &Outgoing,
         routes: &HashMap<UserId, Route>,
@@ -250,40 +212,38 @@ impl Ports {
             }
             counts.push(elsewhere);
         }
-        for (gateway, users) in by_gateway {
-            let item = match &outgoing.mark {
-                Some(mark) => {
-                    Item::Delivery(Delivery { user_ids: users, ..marked(mark, &outgoing.envelope) })
-                }
-                None => delivery(users, false, outgoing.class, &outgoing.envelope),
-            };
-            items.push(addressed(gateway, item));
+        if !by_gateway.is_empty() {
+            let delivery = outgoing.delivery();
+            for (gateway, user_ids) in by_gateway {
+                let item = Item::Delivery(Delivery { user_ids, ..delivery.clone() });
+                items.push(addressed(gateway, item));
+            }
         }
         counts
     }
 
-    async fn lookup(&self, users: &[UserId], patient: bool) -> Option<Vec<Route>> {
-        for attempt in 1..=LOOKUPS {
-            match self.routes.query(users).await {
-                Ok(routes) => return Some(routes),
-                Err(_) if patient && attempt < LOOKUPS => sleep(LOOKUP_PAUSE).await,
-                Err(_) => break,
-            }
-        }
-        None
+    /// Where all users of these are; asked for in one round trip.
+    pub(super) async fn look_up(
+        &self,
+        batch: impl IntoIterator<Item = &Outgoing>,
+    ) -> Result<HashMap<UserId, Route>, RouteError> {
+        let mut users: Vec<UserId> =
+            batch.into_iter().flat_map(|outgoing| outgoing.users.iter().copied()).collect();
+        users.sort_unstable();
+        users.dedup();
+        let routes = self.routes.query(&users).await?;
+        Ok(users.into_iter().zip(routes).collect())
     }
-}
 
-/// A stored message, without its addressees.
-fn marked(mark: &Mark, envelope: &Envelope) -> Delivery {
-    Delivery {
-        class: DeliveryClass::Push.into(),
-        envelope: prost::Message::encode_to_vec(envelope).into(),
-        conversation_id: mark.conversation.to_string(),
-        seq: mark.seq,
-        epoch: mark.epoch,
-        message_id: mark.id,
-        ..Delivery::default()
+    fn not_looked_up(&self, outgoing: &Outgoing) {
+        if outgoing.users.is_empty() {
+            return;
+        }
+        if outgoing.mark.is_some() {
+            return self.owed.add(outgoing);
+        }
+        let users = u64::try_from(outgoing.users.len()).unwrap_or(u64::MAX);
+        metrics().deliveries_lookup_failed.increment(users);
     }
 }
 
@@ -293,12 +253,13 @@ pub(super) fn addressed(gateway: &GatewayRef, item: Item) -> (Destination, BusIt
     (to, BusItem { item: Some(item) })
 }
 
-fn delivery(user_ids: Vec<i64>, all: bool, class: Class, envelope: &Envelope) -> Item {
+/// A frame as it crosses the bus, without its addressees.
+fn delivery(class: Class, envelope: &Envelope) -> Delivery {
     let class = match class {
         Class::Push => DeliveryClass::Push,
         Class::Control => DeliveryClass::Control,
         Class::Ephemeral => DeliveryClass::Ephemeral,
     };
     let envelope = prost::Message::encode_to_vec(envelope).into();
-    Item::Delivery(Delivery { user_ids, all, class: class.into(), envelope, ..Delivery::default() })
+    Delivery { class: class.into(), envelope, ..Delivery::default() }
 }

@@ -9,7 +9,7 @@ use super::deliver::addressed;
 use crate::hub::{Frame, Peer};
 use crate::store::Audience;
 use crate::telemetry::{FrameKind, metrics};
-use crate::types::{ConversationId, monotonic_ms};
+use crate::types::{ConversationId, GatewayRef, monotonic_ms};
 use crate::wire::encode;
 use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{Delivery, DeliveryClass, Envelope};
@@ -43,9 +43,7 @@ impl Ports {
             envelopes: envelopes.collect(),
             ..Delivery::default()
         };
-        let elsewhere = audience.gateways.iter().filter(|gateway| **gateway != self.own);
-        let items = elsewhere.map(|gateway| addressed(gateway, Item::Delivery(delivery.clone())));
-        self.bus.publish_all(items.collect());
+        self.publish_elsewhere(&audience.gateways, &delivery);
     }
 
     /// The members here, each but the connections the news come from.
@@ -67,12 +65,12 @@ impl Ports {
         except: Option<&Arc<Peer>>,
     ) -> usize {
         let Some(room) = self.hub.rooms.get(conversation) else { return 0 };
-        if mver > room.mver() {
+        let Some(members) = room.members_at(mver) else {
             self.hub.gaps.outdated(conversation, mver, monotonic_ms());
             metrics().dropped_room_outdated.increment(1);
             return 0;
-        }
-        room.members().iter().map(|(user, _)| self.hub.deliver(*user, frame, except)).sum()
+        };
+        members.iter().map(|(user, _)| self.hub.deliver(*user, frame, except)).sum()
     }
 
     /// Hands an ephemeral payload to the members who are online, here and
@@ -102,6 +100,11 @@ impl Ports {
             mver,
             ..Delivery::default()
         };
+        self.publish_elsewhere(&gateways, &delivery);
+    }
+
+    /// To all of these gateways but this one.
+    fn publish_elsewhere(&self, gateways: &[GatewayRef], delivery: &Delivery) {
         let elsewhere = gateways.iter().filter(|gateway| **gateway != self.own);
         let items = elsewhere.map(|gateway| addressed(gateway, Item::Delivery(delivery.clone())));
         self.bus.publish_all(items.collect());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Ports;
 use crate::hub::{Frame, Held, Offered, PATIENCE_MS, Peer, Room, Start};
+use crate::message::Place;
 use crate::telemetry::HintCause;
 use crate::types::{ConversationId, UserId, monotonic_ms};
 
@@ -26,14 +27,16 @@ impl Ports {
         }
     }
 
-    /// Of these, those that may see a message.
-    fn connections_for(&self, frame: &Frame) -> Vec<Arc<Peer>> {
-        let Some(mark) = &frame.mark else { return Vec::new() };
-        let mut peers = self.connections_in(&mark.conversation);
-        if let Some(room) = self.hub.rooms.get(&mark.conversation) {
-            peers.retain(|peer| room.since(peer.identity.user).is_some_and(|since| since < mark.seq));
+    /// Of these, those that may see a message that was stored at `mver`; `None`
+    /// = who that is has to be read first.
+    fn connections_for(&self, frame: &Frame, mver: u64) -> Option<Vec<Arc<Peer>>> {
+        let Some(mark) = &frame.mark else { return Some(Vec::new()) };
+        if !mark.conversation.is_group() {
+            return Some(self.connections_in(&mark.conversation));
         }
-        peers
+        let Some(room) = self.hub.rooms.get(&mark.conversation) else { return Some(Vec::new()) };
+        let members = room.members_at(mver)?.into_iter().filter(|(_, since)| *since < mark.seq);
+        Some(members.flat_map(|(user, _)| self.hub.peers(user)).collect())
     }
 
     /// Begins to hand over: `front` first, and then what comes behind `start`.
@@ -53,7 +56,7 @@ impl Ports {
     ) -> Vec<u64> {
         let mut early = Early::default();
         let taken = users.iter().map(|user| early.offer(&self.hub.peers(*user), frame, except)).collect();
-        self.wait_behind(&early, frame, except);
+        self.wait_behind(&early, frame, except, 0);
         taken
     }
 
@@ -68,14 +71,15 @@ impl Ports {
         mver: u64,
     ) -> u64 {
         let Some(mark) = &frame.mark else { return 0 };
-        if mver > room.mver() {
-            let held = Held { frame: frame.clone(), except: except.cloned(), mver };
-            self.hub.gaps.note(&mark.conversation, monotonic_ms(), Some(held));
-            return 0;
-        }
+        // Before it is seen who is in: whoever comes later asks for it.
+        room.hear(mark);
         let now_ms = monotonic_ms();
+        let Some(members) = room.members_at(mver) else {
+            let held = Held { frame: frame.clone(), except: except.cloned(), mver };
+            self.hub.gaps.note(&mark.conversation, now_ms, Some(held));
+            return 0;
+        };
         let rate = room.count(now_ms);
-        let members = room.members();
         let hot = rate > self.groups.push_rate || members.len() > self.groups.push_members;
         if hot {
             return self.hint_room(room, &members, frame, except, now_ms);
@@ -90,7 +94,7 @@ impl Ports {
                 None => room.leave_unless(*user, || self.hub.has(*user)),
             }
         }
-        self.wait_behind(&early, frame, except);
+        self.wait_behind(&early, frame, except, mver);
         taken
     }
 
@@ -108,18 +112,19 @@ impl Ports {
         room.keep(mark, &frame.bytes, now_ms);
         let spread = u32::try_from(self.groups.pull_spread.as_millis()).unwrap_or(u32::MAX);
         let mut told = 0;
-        for (user, since) in members {
+        // Who was quick has come for it already.
+        let came = |place: Place| (place.epoch, place.seq) >= (mark.epoch, mark.seq);
+        for (user, _) in members.iter().filter(|(_, since)| *since < mark.seq) {
             for peer in self.hub.peers(*user) {
                 let own = except.is_some_and(|other| Arc::ptr_eq(other, &peer));
-                if *since < mark.seq && !(own && peer.offer(frame, true) == Offered::Taken) {
-                    let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };
-                    peer.hint(&mark.conversation, mark.epoch, mark.seq, delay, HintCause::Hot);
-                    if own {
-                        // Remembered: the client has its ack.
-                        peer.offer(frame, true);
-                    }
-                    told += 1;
+                let has = |offered| matches!(offered, Offered::Taken | Offered::Stale);
+                let known = peer.outbox.place(&mark.conversation).is_some_and(came);
+                if known || own && has(peer.offer(frame, true)) {
+                    continue;
                 }
+                let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };
+                peer.hint(&mark.conversation, mark.epoch, mark.seq, delay, HintCause::Hot);
+                told += 1;
             }
         }
         told
@@ -147,31 +152,35 @@ impl Ports {
     /// early waits anew.
     pub(super) fn offer_late(&self, conversation: &ConversationId, late: Vec<Held>) {
         for late in late {
-            if self.is_newer(conversation, late.mver) {
+            let Some(peers) = self.connections_for(&late.frame, late.mver) else {
                 self.hub.gaps.note(conversation, monotonic_ms(), Some(late));
                 continue;
-            }
+            };
             let mut early = Early::default();
-            early.offer(&self.connections_for(&late.frame), &late.frame, late.except.as_ref());
-            self.wait_behind(&early, &late.frame, late.except.as_ref());
+            early.offer(&peers, &late.frame, late.except.as_ref());
+            self.wait_behind(&early, &late.frame, late.except.as_ref(), late.mver);
         }
     }
 
-    /// Offers messages in order; returns whether none came too early. With a
-    /// top, whoever has a hole still is told to pull.
+    /// Offers messages in order; returns whether all were, and none came too
+    /// early. With a top, whoever has a hole still is told to pull.
     pub(super) fn offer_held(
         &self,
         conversation: &ConversationId,
         held: &[Held],
         top: Option<(u64, i64)>,
     ) -> bool {
-        if held.iter().any(|held| self.is_newer(conversation, held.mver)) {
-            return false;
-        }
         let mut whole = true;
         for held in held {
+            let Some(peers) = self.connections_for(&held.frame, held.mver) else {
+                if top.is_some() {
+                    // It waits no longer: whoever may see it gets it from the log.
+                    self.hub.gaps.note(conversation, monotonic_ms(), None);
+                }
+                return false;
+            };
             let mut early = Early::default();
-            early.offer(&self.connections_for(&held.frame), &held.frame, held.except.as_ref());
+            early.offer(&peers, &held.frame, held.except.as_ref());
             whole &= !early.is_any();
             if let (Some((epoch, top)), Some(mark)) = (top, &held.frame.mark) {
                 for peer in early.peers {
@@ -182,15 +191,11 @@ impl Ports {
         whole
     }
 
-    fn is_newer(&self, conversation: &ConversationId, mver: u64) -> bool {
-        mver > 0 && self.hub.rooms.get(conversation).is_some_and(|room| mver > room.mver())
-    }
-
-    fn wait_behind(&self, early: &Early, frame: &Frame, except: Option<&Arc<Peer>>) {
+    fn wait_behind(&self, early: &Early, frame: &Frame, except: Option<&Arc<Peer>>, mver: u64) {
         let Some(mark) = &frame.mark else { return };
         if early.is_any() {
             let patience = if early.other_history { 0 } else { PATIENCE_MS };
-            let held = Held { frame: frame.clone(), except: except.cloned(), mver: 0 };
+            let held = Held { frame: frame.clone(), except: except.cloned(), mver };
             self.hub.gaps.note(&mark.conversation, monotonic_ms() + patience, Some(held));
         }
         if self.hub.gaps.any() {
@@ -231,3 +236,6 @@ impl Early {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests;

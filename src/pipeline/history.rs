@@ -23,6 +23,20 @@ impl Ports {
         }
     }
 
+    /// The same, read once more behind a page that was read with `since`: who was
+    /// out before one of its messages was stored is known to be by now.
+    pub(super) async fn still_visible(
+        &self,
+        user: UserId,
+        conversation: &ConversationId,
+        since: i64,
+    ) -> Result<Option<i64>, StoreError> {
+        if !conversation.is_group() {
+            return Ok(Some(since));
+        }
+        Ok(self.visible(user, conversation).await?.map(|now| now.max(since)))
+    }
+
     /// Reads a span; `None` = there is no such conversation, or `viewer` is
     /// not in it. A viewer sees nothing from before he joined.
     pub(crate) async fn history(
@@ -31,18 +45,21 @@ impl Ports {
         viewer: Option<UserId>,
         span: Span,
     ) -> Result<Option<Page>, StoreError> {
-        let since = match viewer {
-            None => 0,
-            Some(user) => match self.visible(user, conversation).await? {
-                Some(since) => since,
-                None => return Ok(None),
-            },
+        let sees = match viewer {
+            None => Some(0),
+            Some(user) => self.visible(user, conversation).await?,
         };
+        let Some(since) = sees else { return Ok(None) };
         let from = match span.direction {
             Direction::Forward => span.from.max(since.saturating_add(1)),
             Direction::Backward => span.from,
         };
         let page = self.store.page(conversation, Span { from, ..span }).await?;
+        let sees = match viewer {
+            None => Some(0),
+            Some(user) => self.still_visible(user, conversation, since).await?,
+        };
+        let Some(since) = sees else { return Ok(None) };
         // Only what is there has an epoch.
         Ok((page.epoch != 0).then(|| seen_since(page, since, span.direction)))
     }

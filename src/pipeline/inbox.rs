@@ -108,12 +108,14 @@ impl Inbox {
         (nonce, arrival)
     }
 
-    /// A stored message: to users here, or to the members of a group.
+    /// A stored message: to users here, or to the members of a group. One that
+    /// does not say which message it is is none.
     fn deliver_stored(&self, ports: &Ports, delivery: &Delivery) {
-        let Ok(conversation) = ConversationId::parse(&delivery.conversation_id) else {
+        let (epoch, seq, id) = (delivery.epoch, delivery.seq, delivery.message_id);
+        let conversation = ConversationId::parse(&delivery.conversation_id).ok();
+        let Some(conversation) = conversation.filter(|_| seq > 0 && epoch > 0) else {
             return metrics().bus_ignored_broken.increment(1);
         };
-        let (epoch, seq, id) = (delivery.epoch, delivery.seq, delivery.message_id);
         let mark = Mark { conversation, epoch, seq, id };
         let room = mark.conversation.is_group().then(|| self.hub.rooms.get(&mark.conversation)).flatten();
         let frame = Frame::copy(frame_encoded(&delivery.envelope), Arc::new(mark));
@@ -128,23 +130,21 @@ impl Inbox {
     }
 
     fn deliver(&self, delivery: &Delivery) {
-        if let Some(ports) = self.ports.get().and_then(Weak::upgrade).filter(|_| delivery.seq > 0) {
-            return self.deliver_stored(&ports, delivery);
-        }
+        // Nobody is connected before there is a pipeline.
+        let Some(ports) = self.ports.get().and_then(Weak::upgrade) else { return };
         let (class, kind) = match delivery.class() {
-            DeliveryClass::Push => (Class::Push, FrameKind::Push),
+            DeliveryClass::Push => return self.deliver_stored(&ports, delivery),
             DeliveryClass::Ephemeral => (Class::Ephemeral, FrameKind::Ephemeral),
             DeliveryClass::Control | DeliveryClass::Unspecified => (Class::Control, FrameKind::Ack),
         };
-        let ports = self.ports.get().and_then(Weak::upgrade);
-        if let (Ok(group), Some(ports)) = (ConversationId::parse(&delivery.conversation_id), ports) {
+        let frame = |envelope| Frame { bytes: frame_encoded(envelope), class, kind, mark: None };
+        if let Ok(group) = ConversationId::parse(&delivery.conversation_id) {
             for envelope in std::iter::once(&delivery.envelope).chain(&delivery.envelopes) {
-                let frame = Frame { bytes: frame_encoded(envelope), class, kind, mark: None };
-                ports.tell_room(&group, delivery.mver, &frame, None);
+                ports.tell_room(&group, delivery.mver, &frame(envelope), None);
             }
             return;
         }
-        let frame = Frame { bytes: frame_encoded(&delivery.envelope), class, kind, mark: None };
+        let frame = frame(&delivery.envelope);
         let reached = if delivery.all {
             self.hub.deliver_all(&frame)
         } else {
@@ -152,5 +152,41 @@ impl Inbox {
             users.map(|user| self.hub.deliver(user, &frame, None)).sum()
         };
         metrics().deliveries_local.increment(u64::try_from(reached).unwrap_or(u64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testbed::{Testbed, user};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_push_that_is_no_stored_message_is_refused() {
+        let bed = Testbed::new();
+        let gateway = bed.gateway("gw");
+        let two = bed.connect(&gateway, 2).await;
+        let push = bed.append(&ConversationId::between(user(1), user(2)), 1).await;
+        let genuine = Delivery {
+            class: DeliveryClass::Push.into(),
+            user_ids: vec![2],
+            conversation_id: push.conversation_id.clone(),
+            seq: push.seq,
+            epoch: push.epoch,
+            message_id: 1,
+            ..Delivery::default()
+        };
+        let forged = [
+            Delivery { seq: 0, ..genuine.clone() },
+            Delivery { seq: -1, ..genuine.clone() },
+            Delivery { epoch: 0, ..genuine.clone() },
+            Delivery { conversation_id: String::new(), ..genuine.clone() },
+            Delivery { conversation_id: String::new(), seq: 0, all: true, ..genuine.clone() },
+        ];
+        for delivery in forged {
+            gateway.receive(Item::Delivery(delivery));
+            assert_eq!(two.outbox.backlog(), (0, 0));
+        }
+        gateway.receive(Item::Delivery(genuine));
+        assert_eq!(two.outbox.backlog().0, 1);
     }
 }

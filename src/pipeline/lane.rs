@@ -17,14 +17,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::send::{Origin, SendOutcome, SendRequest, Work};
+use super::send::{Origin, SendRequest, Work};
 use super::{Outgoing, Ports};
-use crate::hub::Class;
-use crate::message::Mark;
+use crate::hub::{Class, Gaps};
+use crate::message::{Mark, message_id};
 use crate::store::{Append, Appended, Audience, Refused, StoreError};
 use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, Refusal, metrics};
-use crate::types::{ConversationId, UserId, unix_ms};
+use crate::types::{ConversationId, UserId, monotonic_ms, unix_ms};
 use crate::wire::pb::{Ack, AckStatus, Envelope, ErrorCode, Header, Push};
 use crate::wire::{Payload, error};
 
@@ -176,7 +176,14 @@ impl Lane {
                 Ok(appended) => {
                     let undelivered = self.unconfirmed.forget(&pending.append);
                     let audience = outcomes.audiences.get(&pending.append.conversation);
-                    outgoing.extend(conclude(pending, appended, level, undelivered, audience));
+                    outgoing.extend(conclude(
+                        pending,
+                        appended,
+                        level,
+                        undelivered,
+                        audience,
+                        &self.ports.hub.gaps,
+                    ));
                 }
                 Err(StoreError::Unavailable) => unknown.push(pending),
                 Err(StoreError::Broken(why)) => {
@@ -239,6 +246,7 @@ fn conclude(
     level: u32,
     undelivered: bool,
     audience: Option<&Arc<Audience>>,
+    gaps: &Gaps,
 ) -> Option<(Outgoing, Instant)> {
     let Pending { request, append } = pending;
     let (seq, epoch, server_msg_id, server_time, duplicate) = match appended {
@@ -292,7 +300,11 @@ fn conclude(
         Origin::Peer { trace_id, .. } => trace_id.clone(),
         Origin::Api(_) => String::new(),
     };
-    request.answer(SendOutcome::Stored(ack));
+    let conversation = append.conversation.clone();
+    let mark = Arc::new(Mark { conversation, epoch, seq, id: message_id(&server_msg_id) });
+    if request.confirm(ack, &mark) {
+        gaps.note(&mark.conversation, monotonic_ms(), None);
+    }
     // Whoever stored it may have gone before it was delivered: who has it
     // drops it.
     let fresh = unix_ms().saturating_sub(server_time) < REDELIVER_MS;
@@ -312,11 +324,10 @@ fn conclude(
         device_id: push.from_device_id.clone(),
         ..Header::default()
     };
-    let mark = Mark::of(&push).map(Arc::new);
     let envelope = Envelope { header: Some(header), payload: Some(Payload::Push(push)) };
     let audience = audience.cloned();
     let (class, kind) = (Class::Push, FrameKind::Push);
-    Some((Outgoing { users, except, envelope, class, kind, mark, audience }, received))
+    Some((Outgoing { users, except, envelope, class, kind, mark: Some(mark), audience }, received))
 }
 
 #[cfg(test)]

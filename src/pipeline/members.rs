@@ -1,59 +1,25 @@
 //! Who of a group is online here: users are taken in when they connect or
 //! join, and the set is read again when the group has changed.
-//!
-//! The gateway's interest is registered before tops are read and taken back
-//! some time after the last member here has gone, so that nothing is missed in
-//! between and nobody publishes to where nobody is.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
-use super::membership::event_frame;
+use super::membership::{event_frame, found_out_frame};
 use super::{Pipeline, Ports};
 use crate::hub::{Peer, Room, Turn};
 use crate::message::message_id;
-use crate::store::{Joined, StoreError};
-use crate::task::spawn_core;
+use crate::store::{Audience, Joined, StoreError};
 use crate::telemetry::{HintCause, metrics};
 use crate::types::{ConversationId, UserId, monotonic_ms};
-use crate::wire::pb::Membership;
+use crate::wire::pb::{ConversationChange, Membership};
 
-/// Most groups of one user that are followed.
-pub(super) const MAX_INDEX: usize = 10_000;
-/// How often empty rooms are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// Users whose groups are read at a time after an outage.
-const REJOIN_BATCH: usize = 200;
-/// Pause between two such batches.
-const REJOIN_PAUSE: Duration = Duration::from_millis(10);
 /// Memberships looked up in one round trip.
-const JOIN_BATCH: usize = 1_000;
+pub(super) const JOIN_BATCH: usize = 1_000;
 /// How often a store that does not answer is asked about a change.
 const ATTEMPTS: u32 = 5;
 const RETRY: Duration = Duration::from_millis(300);
-
-pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) {
-    spawn_core("rooms", stop, sweep(Arc::clone(ports)));
-}
-
-async fn sweep(ports: Arc<Ports>) {
-    let mut tick = interval(SWEEP_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        // Nobody registers interest while it is taken back.
-        let _alone = ports.interest.write().await;
-        let closed = ports.hub.rooms.sweep(monotonic_ms());
-        if !closed.is_empty() && ports.store.leave(&ports.own, &closed).await.is_err() {
-            // Whoever publishes here is told by silence; it costs a publish.
-            tracing::debug!(groups = closed.len(), "interest not taken back");
-        }
-    }
-}
 
 impl Pipeline {
     /// Whether a user with a connection here is in a conversation, as far as
@@ -86,15 +52,21 @@ impl Ports {
     }
 
     /// Registers interest, then takes those in who are members.
-    async fn take_in(&self, wanted: &[(ConversationId, UserId)]) -> Result<Vec<Option<Joined>>, StoreError> {
+    pub(super) async fn take_in(
+        &self,
+        wanted: &[(ConversationId, UserId)],
+    ) -> Result<Vec<Option<Joined>>, StoreError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         let _shared = self.interest.read().await;
+        // There before the tops are read, so that they hear what comes then.
+        let now_ms = monotonic_ms();
+        let rooms: Vec<_> = wanted.iter().map(|(group, _)| self.hub.rooms.open(group, now_ms)).collect();
         let joined = self.store.join(&self.own, wanted).await?;
-        for ((group, user), joined) in wanted.iter().zip(&joined) {
+        for ((room, (_, user)), joined) in rooms.iter().zip(wanted).zip(&joined) {
             if let Some(joined) = joined {
-                self.begin(group, *user, joined);
+                self.begin(room, *user, joined);
             }
         }
         Ok(joined)
@@ -122,40 +94,72 @@ impl Ports {
     }
 
     /// Reads a room's members again if the store knows of a change that is not
-    /// known here.
+    /// known here, or of no interest in it.
     pub(super) async fn check_members(&self, group: &ConversationId) -> Result<(), StoreError> {
         let Some(room) = self.hub.rooms.get(group) else { return Ok(()) };
         let roster = self.store.roster(group, &[]).await?;
-        if roster.is_none_or(|roster| roster.audience.mver > room.mver()) {
+        let changed =
+            |audience: &Audience| audience.mver > room.mver() || self.lacks_interest(&room, audience);
+        if roster.is_none_or(|roster| changed(&roster.audience)) {
             metrics().room_reloads.increment(1);
             self.reload(group).await?;
         }
         Ok(())
     }
 
-    /// Reads a room's members again; whoever is none any more is out.
+    /// Whether members are here, and the store knows of no interest in them.
+    pub(super) fn lacks_interest(&self, room: &Room, audience: &Audience) -> bool {
+        !audience.gateways.contains(&self.own) && room.online() > 0
+    }
+
+    /// Reads a room's members again; whoever is none any more is out, and told:
+    /// nobody has told him. Interest that was lost is registered again.
     pub(super) async fn reload(&self, conversation: &ConversationId) -> Result<(), StoreError> {
         let Some(room) = self.hub.rooms.get(conversation) else { return Ok(()) };
-        let (users, turns): (Vec<UserId>, Vec<Turn>) = room.turns().into_iter().unzip();
-        let out = match self.store.roster(conversation, &users).await? {
+        let turns = room.turns();
+        let users: Vec<UserId> = turns.iter().map(|(user, _)| *user).collect();
+        let (out, change, lost) = match self.store.roster(conversation, &users).await? {
             Some(roster) => {
                 let since = roster.members.iter().map(|member| member.map(|member| member.since_seq));
-                let entries = users.into_iter().zip(turns).zip(since);
+                let entries = turns.into_iter().zip(since);
                 let entries: Vec<_> = entries.map(|((user, turn), since)| (user, turn, since)).collect();
-                room.reload(roster.audience.mver, &entries)
+                let out = room.reload(roster.audience.mver, &entries);
+                out.iter().for_each(|user| self.forget_conversation(*user, conversation));
+                (out, ConversationChange::Removed, self.lacks_interest(&room, &roster.audience))
             }
             // Whoever has come meanwhile is in another group of this name.
-            None => {
-                room.forget_tail();
-                let left = users.into_iter().zip(turns).filter(|(user, turn)| room.leave_at(*user, *turn));
-                // What they have of this one is told to be another's then.
-                left.flat_map(|(user, _)| self.hub.peers(user))
-                    .for_each(|peer| peer.outbox.suspend(conversation));
-                return Ok(());
-            }
+            None => (self.vacate(&room, turns), ConversationChange::Deleted, false),
         };
-        out.into_iter().for_each(|user| self.forget_conversation(user, conversation));
+        for user in out {
+            self.hub.deliver(user, &found_out_frame(conversation, change, user), None);
+        }
+        if lost { self.take_in_again(&room).await } else { Ok(()) }
+    }
+
+    /// Registers interest for everybody in a room, and makes up for what came
+    /// while there was none.
+    async fn take_in_again(&self, room: &Room) -> Result<(), StoreError> {
+        let wanted: Vec<_> =
+            room.members().iter().map(|(user, _)| (room.conversation.clone(), *user)).collect();
+        for wanted in wanted.chunks(JOIN_BATCH) {
+            self.take_in(wanted).await?;
+        }
+        tracing::info!(group = %room.conversation, "interest was lost, and is registered again");
+        self.catch_up_with(std::slice::from_ref(&room.conversation)).await;
         Ok(())
+    }
+
+    /// The group of a room is gone: whoever was taken in by then is out.
+    /// Returns who.
+    fn vacate(&self, room: &Room, turns: Vec<(UserId, Turn)>) -> Vec<UserId> {
+        room.forget_tail();
+        let left = turns.into_iter().filter(|(user, turn)| room.leave_at(*user, *turn));
+        let left: Vec<UserId> = left.map(|(user, _)| user).collect();
+        for peer in left.iter().flat_map(|user| self.hub.peers(*user)) {
+            // What it has of this one is told to be another's then.
+            peer.outbox.suspend(&room.conversation);
+        }
+        left
     }
 
     fn forget_conversation(&self, user: UserId, conversation: &ConversationId) {
@@ -178,14 +182,8 @@ impl Ports {
         told.sort_unstable();
         told.dedup();
         if membership.user_ids.is_empty() {
-            // The group is gone; there may be another of its name by now.
-            let turns = room.iter().flat_map(|room| room.turns());
-            let left = turns.filter(|(user, turn)| room.iter().any(|room| room.leave_at(*user, *turn)));
-            let left: Vec<UserId> = left.map(|(user, _)| user).collect();
-            for peer in left.iter().flat_map(|user| self.hub.peers(*user)) {
-                peer.outbox.suspend(&conversation);
-            }
-            room.iter().for_each(|room| room.forget_tail());
+            let left = room.as_ref().map(|room| self.vacate(room, room.turns())).unwrap_or_default();
+            // There may be another of its name by now.
             self.look_up_members(&conversation, &left).await;
         } else if conversation.is_group()
             && self.look_up_members(&conversation, &affected).await
@@ -230,16 +228,15 @@ impl Ports {
     }
 
     /// A user's connections go on where he joined.
-    fn begin(&self, conversation: &ConversationId, user: UserId, joined: &Joined) {
-        let top = &joined.top;
+    fn begin(&self, room: &Room, user: UserId, joined: &Joined) {
+        let (conversation, top) = (&room.conversation, &joined.top);
         let since = joined.member.since_seq;
         let missed = since < top.seq;
         let (seq, id) = if missed { (since, 0) } else { (top.seq, message_id(&top.server_msg_id)) };
         // Before anything is delivered to him, so that what was not shows.
         let is_new = |peer: &Arc<Peer>| peer.outbox.enter(conversation, top.epoch, seq, id);
         let new: Vec<Arc<Peer>> = self.hub.peers(user).into_iter().filter(is_new).collect();
-        let room = self.hub.rooms.open(conversation, monotonic_ms());
-        room.enter(user, since, joined.mver);
+        let was_out = room.enter(user, since, joined.mver);
         for peer in new.iter().filter(|_| missed) {
             if since == 0 {
                 // The whole history may be long: the client comes for it.
@@ -248,13 +245,30 @@ impl Ports {
                 self.hub.gaps.note(conversation, monotonic_ms(), None);
             }
         }
+        let latest = room.latest();
+        if was_out && latest > (top.epoch, top.seq) && latest.1 > since {
+            self.make_up(conversation, user, latest);
+        }
         // He may have left meanwhile, when nobody knew that he was in.
         room.leave_unless(user, || self.hub.has(user));
     }
 
+    /// What came between the read of the top and a user's taking in was
+    /// delivered to the others only.
+    fn make_up(&self, conversation: &ConversationId, user: UserId, latest: (u64, i64)) {
+        for peer in self.hub.peers(user) {
+            match peer.outbox.place(conversation) {
+                Some(place) if (place.epoch, place.seq) >= latest => {}
+                Some(_) => self.hub.gaps.note(conversation, monotonic_ms(), None),
+                // It pulls; or it is not open yet, and may be told more.
+                None => peer.hint(conversation, latest.0, latest.1, 0, HintCause::Gap),
+            }
+        }
+    }
+
     /// Reads where these groups end, and makes up for what was stored before
     /// somebody was taken in and not delivered to him.
-    async fn catch_up_with(&self, groups: &[ConversationId]) {
+    pub(super) async fn catch_up_with(&self, groups: &[ConversationId]) {
         for groups in groups.chunks(JOIN_BATCH) {
             let Ok(tops) = self.store.tops(groups).await else {
                 groups.iter().for_each(|group| self.hub.gaps.note(group, monotonic_ms(), None));
@@ -265,70 +279,7 @@ impl Ports {
             }
         }
     }
-
-    /// Registers interest anew for everybody here, at a paced rate: after an
-    /// outage nothing is known of what the store holds, nor of who has joined
-    /// or left meanwhile.
-    pub(crate) async fn register_interest(&self) {
-        let mut users: Vec<UserId> = self.hub.all().iter().map(|peer| peer.identity.user).collect();
-        users.sort_unstable();
-        users.dedup();
-        for chunk in users.chunks(REJOIN_BATCH) {
-            if !insistently(|| self.rejoin(chunk)).await {
-                // One of them spoils it for all.
-                for user in chunk {
-                    insistently(|| self.rejoin(std::slice::from_ref(user))).await;
-                }
-            }
-            sleep(REJOIN_PAUSE).await;
-        }
-        for room in self.hub.rooms.all() {
-            // Its count of changes may be of another store.
-            room.doubt();
-            insistently(|| self.reload(&room.conversation)).await;
-        }
-    }
-
-    /// Registers interest in all groups of these users.
-    pub(super) async fn rejoin(&self, users: &[UserId]) -> Result<(), StoreError> {
-        let indexes = self.store.index(users, 0, 0, MAX_INDEX).await?;
-        let of = |(user, index): (&UserId, Vec<ConversationId>)| {
-            let user = *user;
-            index.into_iter().filter(ConversationId::is_group).map(move |group| (group, user))
-        };
-        let wanted: Vec<_> = users.iter().zip(indexes).flat_map(of).collect();
-        let mut groups = BTreeSet::new();
-        for wanted in wanted.chunks(JOIN_BATCH) {
-            let joined = self.take_in(wanted).await?;
-            let taken_in = wanted.iter().zip(joined).filter(|(_, joined)| joined.is_some());
-            groups.extend(taken_in.map(|((group, _), _)| group.clone()));
-        }
-        self.catch_up_with(&groups.into_iter().collect::<Vec<_>>()).await;
-        Ok(())
-    }
-
-    /// The groups with a member online here.
-    pub(crate) fn groups_here(&self) -> Vec<ConversationId> {
-        self.hub
-            .rooms
-            .all()
-            .iter()
-            .filter(|room| room.online() > 0)
-            .map(|room| room.conversation.clone())
-            .collect()
-    }
 }
 
-/// Tries until the store answers; `false` = it answers nonsense.
-async fn insistently<F: Future<Output = Result<(), StoreError>>>(attempt: impl Fn() -> F) -> bool {
-    loop {
-        match attempt().await {
-            Ok(()) => return true,
-            Err(StoreError::Unavailable) => sleep(RETRY).await,
-            Err(StoreError::Broken(why)) => {
-                tracing::error!(why, "groups of some users are not followed");
-                return false;
-            }
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

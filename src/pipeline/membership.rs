@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Ports;
 use crate::hub::Frame;
@@ -28,6 +28,8 @@ const CHUNK: usize = 1_000;
 const ANSWER_AFTER: Duration = Duration::from_secs(2);
 /// Longest a telling may take.
 const TELL_WITHIN: Duration = Duration::from_secs(30);
+/// Pause after a look-up of routes without an answer.
+const LOOK_UP_PAUSE: Duration = Duration::from_millis(200);
 
 /// A change, and who is to hear of it.
 #[derive(Debug)]
@@ -57,6 +59,14 @@ pub(super) fn event_frame(membership: &Membership, user: UserId) -> Frame {
         _ => frame_encoded(&membership.envelope),
     };
     Frame::control(bytes, FrameKind::Other)
+}
+
+/// What a user is told who turns out to be in a group no more, because he was
+/// removed or the group deleted.
+pub(super) fn found_out_frame(group: &ConversationId, change: ConversationChange, user: UserId) -> Frame {
+    let user_id = if change == ConversationChange::Deleted { 0 } else { user.get() };
+    let event = ConversationEvent { user_id, ..event(group, change) };
+    Frame::control(encode(&reply("", Payload::ConversationEvent(event))), FrameKind::Other)
 }
 
 impl Ports {
@@ -165,6 +175,8 @@ impl Ports {
         let ports = Arc::clone(self);
         let telling = tokio::spawn(async move {
             if timeout(TELL_WITHIN, ports.announce(&news)).await.is_err() {
+                let users: usize = news.events.iter().map(|(_, users)| users.len()).sum();
+                metrics().deliveries_lookup_failed.increment(u64::try_from(users).unwrap_or(u64::MAX));
                 tracing::warn!(group = %news.group, "a change of members was not told to all in time");
             }
         });
@@ -173,7 +185,7 @@ impl Ports {
 
     /// One item to every gateway concerned: those with a member online, and
     /// those where somebody is whom it is about.
-    pub(crate) async fn announce(&self, news: &Announcement) {
+    async fn announce(&self, news: &Announcement) {
         for (event, users) in &news.events {
             let envelope = reply("", Payload::ConversationEvent(event.clone())).encode_to_vec().into();
             if users.is_empty() {
@@ -211,9 +223,12 @@ impl Ports {
         if users.is_empty() {
             return Vec::new();
         }
-        let Ok(routes) = self.routes.query(users).await else {
-            metrics().deliveries_lookup_failed.increment(u64::try_from(users.len()).unwrap_or(u64::MAX));
-            return Vec::new();
+        // Whoever is in a new group hears of it in no other way.
+        let routes = loop {
+            match self.routes.query(users).await {
+                Ok(routes) => break routes,
+                Err(_) => sleep(LOOK_UP_PAUSE).await,
+            }
         };
         let mut places = Vec::new();
         for (user, route) in users.iter().zip(&routes) {

@@ -16,10 +16,14 @@ mod group;
 mod here;
 mod history;
 mod inbox;
+mod insistence;
+mod interest;
 mod kick;
 mod lane;
+mod living;
 mod members;
 mod membership;
+mod owed;
 mod proof;
 mod pull;
 mod reconcile;
@@ -31,6 +35,9 @@ mod send;
 mod settle;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod testbed;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,9 +48,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use acknowledge::Report;
 pub(crate) use attach::binding;
-pub(crate) use deliver::{Living, Outgoing, Reached};
+pub(crate) use deliver::{Outgoing, Reached};
 pub(crate) use inbox::Inbox;
 pub(crate) use kick::KickRequest;
+pub(crate) use living::Living;
 pub(crate) use pull::Pull;
 pub(crate) use relay::{Relay, RelayTo};
 pub(crate) use send::{Origin, SendOutcome, SendRequest, failed};
@@ -80,6 +88,8 @@ pub(crate) struct Ports {
     pub interest: RwLock<()>,
     /// Gateways that hold their lease.
     pub living: Mutex<Living>,
+    /// Deliveries whose receivers are still to be looked up.
+    pub owed: owed::Owed,
 }
 
 /// What the ports are made of.
@@ -135,6 +145,7 @@ impl Ports {
             groups,
             interest: RwLock::default(),
             living: Mutex::default(),
+            owed: owed::Owed::default(),
         }
     }
 }
@@ -160,10 +171,11 @@ impl Pipeline {
         let lanes = lane::start(&ports, stop);
         let relays = relay::start(&ports, stop);
         let reports = acknowledge::start(&ports, stop);
+        owed::start(&ports, stop);
         reconcile::start(&ports, stop);
         let (refreshes, departures) = refresh::start(&ports, stop);
         repair::start(&ports, stop);
-        members::start(&ports, stop);
+        interest::start(&ports, stop);
         let pulls = Arc::new(Semaphore::new(pull::MAX_CONCURRENT));
         let send_room = Arc::new(Semaphore::new(lane::MAX_BYTES));
         Arc::new(Self { ports, lanes, send_room, relays, reports, refreshes, departures, pulls })

@@ -24,6 +24,17 @@ pub(super) fn prove_against(place: &Place, page: &Page) -> Option<Proof> {
     Some(prove(place, page.epoch, page.top, at))
 }
 
+/// Why a place is not of the history of such a page; `None` = it is, as far as
+/// the page tells.
+pub(super) fn refuted(place: &Place, page: &Page) -> Option<Proof> {
+    prove_against(place, page).filter(|proof| *proof != Proof::Valid)
+}
+
+/// A position as places are kept.
+pub(super) fn place_at(conversation: &ConversationId, position: &Position) -> Place {
+    Place::new(conversation, position.epoch, position.seq, message_id(&position.server_msg_id))
+}
+
 /// Where a conversation stands now.
 pub(super) async fn current(store: &Store, conversation: &ConversationId) -> Result<Position, StoreError> {
     let top = store.tops(std::slice::from_ref(conversation)).await?.pop().flatten().unwrap_or_default();

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::history::seen_since;
-use super::proof::{current, prove_against, resync_required};
+use super::proof::{current, place_at, refuted, resync_required};
 use super::{Pipeline, Ports};
 use crate::hub::{Frame, Peer};
-use crate::message::{Mark, Place, Proof, message_id};
+use crate::message::{Mark, Place, message_id};
 use crate::store::{Page, Span, StoreError};
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::ConversationId;
@@ -59,9 +59,9 @@ impl Pipeline {
                 Ok(_permit) if among_few => ports.read(&peer, &trace_id, &pull).await,
                 _ => Err(retry_later("too many reads at once")),
             };
-            if let Err(mut error) = answered {
-                error.ref_request_id = pull.request_id().to_owned();
-                answer(&peer, &trace_id, Payload::Error(error));
+            if let Err(error) = answered {
+                let ref_request_id = pull.request_id().to_owned();
+                answer(&peer, &trace_id, Payload::Error(Error { ref_request_id, ..error }));
             }
             peer.pull_answered();
         });
@@ -74,6 +74,16 @@ fn answer(peer: &Peer, trace_id: &str, payload: Payload) {
 
 fn frame(trace_id: &str, payload: Payload) -> Frame {
     Frame::control(encode(&reply(trace_id, payload)), FrameKind::Other)
+}
+
+/// A request that is answered with something else than a page.
+fn refusal(trace_id: &str, request: &SyncReq, error: Error) -> Frame {
+    frame(trace_id, Payload::Error(Error { ref_request_id: request.request_id.clone(), ..error }))
+}
+
+fn not_found(conversation: &ConversationId) -> Error {
+    let conversation_id = conversation.to_string();
+    Error { conversation_id, ..error(ErrorCode::NotFound, "conversation not found") }
 }
 
 fn retry_later(message: &str) -> Error {
@@ -123,10 +133,7 @@ impl Ports {
             return Ok(());
         }
         let Some(since) = self.visible(peer.identity.user, &conversation).await? else {
-            return Err(Error {
-                conversation_id: request.conversation_id.clone(),
-                ..error(ErrorCode::NotFound, "conversation not found")
-            });
+            return Err(not_found(&conversation));
         };
         // The message before comes along where the client wants proof.
         let proved = forward && request.from_seq > since + 1 && names_history(request);
@@ -138,34 +145,38 @@ impl Ports {
         let span =
             Span { from, limit: limit + usize::from(proved), max_bytes, direction: request.direction() };
         // Before the log is read: what came since need not be in it.
-        let has = peer.outbox.has(&conversation);
+        let holdings = peer.outbox.holdings(&conversation);
         let mut page = self.store.page(&conversation, span).await?;
         metrics().pulls_store.increment(1);
         if proved {
             let before = request.from_seq - 1;
             let place = Place::new(&conversation, request.epoch, before, message_id(&request.server_msg_id));
-            self.prove(peer, &conversation, &place, &page).await?;
+            if let Some(proof) = refuted(&place, &page) {
+                let current = current(&self.store, &conversation).await?;
+                let to = place_at(&conversation, &current);
+                let error = refusal(trace_id, request, resync_required(proof, current));
+                peer.outbox.refute(&conversation, &to, error, peer.limits());
+                return Ok(());
+            }
+            if page.messages.first().is_some_and(|first| first.seq == before) {
+                let has = Place::new(&conversation, page.epoch, before, place.id);
+                peer.outbox.took(&conversation, has);
+            }
             page.messages.retain(|message| message.seq >= request.from_seq);
             if page.messages.is_empty() && page.has_more {
                 // The proof left no room for what was asked for.
                 page = self.store.page(&conversation, Span { from: request.from_seq, limit, ..span }).await?;
             }
         }
-        if let Some(has) = has.filter(|has| has.epoch < page.epoch) {
-            // The client has a message, or its ack, that this history may lack.
-            let there = Span { from: has.seq, limit: 1, ..span };
-            let there =
-                self.store.page(&conversation, Span { direction: Direction::Forward, ..there }).await?;
-            self.prove(peer, &conversation, &has, &there).await?;
+        // It may be that this history lacks what the client has.
+        let doubtful = |held: &Place| held.epoch != page.epoch || held.seq > page.top;
+        for held in holdings.into_iter().filter(doubtful) {
+            if self.tell_lost(peer, trace_id, request, &conversation, &held).await? {
+                return Ok(());
+            }
         }
-        // Read behind the page: whoever was out before one of these was stored
-        // is known to be.
-        let since = match conversation.is_group() {
-            false => since,
-            true => match self.visible(peer.identity.user, &conversation).await? {
-                Some(now) => now.max(since),
-                None => return Err(error(ErrorCode::NotFound, "conversation not found")),
-            },
+        let Some(since) = self.still_visible(peer.identity.user, &conversation, since).await? else {
+            return Err(not_found(&conversation));
         };
         // What was appended between the two reads of the store.
         page.top = page.messages.iter().map(|message| message.seq).fold(page.top, i64::max);
@@ -174,23 +185,26 @@ impl Ports {
         Ok(())
     }
 
-    /// Whether a client is on the history that is here; if not, it is told,
-    /// and begins anew.
-    async fn prove(
+    /// Looks whether the log has what a client has; if not, the client is told,
+    /// once, as the answer to its request. Returns whether it was.
+    async fn tell_lost(
         &self,
         peer: &Peer,
+        trace_id: &str,
+        request: &SyncReq,
         conversation: &ConversationId,
-        place: &Place,
-        page: &Page,
-    ) -> Result<(), Error> {
-        let proof = match prove_against(place, page) {
-            Some(Proof::Valid) | None => return Ok(()),
-            Some(proof) => proof,
+        held: &Place,
+    ) -> Result<bool, Error> {
+        let span = Span { from: held.seq, limit: 1, max_bytes: MAX_BYTES, direction: Direction::Forward };
+        let page = self.store.page(conversation, span).await?;
+        let Some(proof) = refuted(held, &page) else {
+            peer.outbox.proved(held, page.epoch);
+            return Ok(false);
         };
         let current = current(&self.store, conversation).await?;
-        let id = message_id(&current.server_msg_id);
-        peer.outbox.restart(conversation, current.epoch, current.seq, id);
-        Err(resync_required(proof, current))
+        let to = place_at(conversation, &current);
+        let error = || refusal(trace_id, request, resync_required(proof, current));
+        Ok(peer.outbox.resync(conversation, held, &to, peer.limits(), error))
     }
 
     /// A forward page of what a busy group's room keeps, where that is enough
@@ -222,7 +236,8 @@ impl Ports {
             // The room has missed what this client was told of.
             return None;
         }
-        if peer.outbox.has(conversation).is_some_and(|has| has.epoch != last.epoch) {
+        let doubtful = |held: &Place| held.epoch != last.epoch || held.seq > last.seq;
+        if peer.outbox.holdings(conversation).iter().any(doubtful) {
             // To be proved by the log.
             return None;
         }
@@ -257,15 +272,19 @@ impl Ports {
             first_available_seq: first_available,
             has_more,
         };
+        let newest = messages.iter().max_by_key(|message| message.seq);
+        let newest = newest
+            .map(|newest| Place::new(conversation, epoch, newest.seq, message_id(&newest.server_msg_id)));
         if has_more || request.direction() != Direction::Forward {
-            return answer(peer, trace_id, Payload::SyncResp(response(messages, has_more)));
+            let page = frame(trace_id, Payload::SyncResp(response(messages, has_more)));
+            return peer.outbox.give(conversation, newest, page, peer.limits());
         }
         let id = match last {
             Some(id) => id,
             None => self.id_at_top(conversation, top).await,
         };
         let mark = Mark { conversation: conversation.clone(), epoch, seq: top, id };
-        peer.outbox.pulled(request.from_seq, &mark, known, peer.limits(), |more| {
+        peer.outbox.pulled(request.from_seq, &mark, newest, known, peer.limits(), |more| {
             frame(trace_id, Payload::SyncResp(response(messages, more)))
         });
     }

@@ -15,11 +15,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
 use super::Ports;
+use super::insistence::insistently;
 use crate::bus::Disturbance;
-use crate::store::StoreError;
 use crate::task::spawn_core;
 use crate::telemetry::metrics;
 use crate::types::{ConversationId, UserId};
@@ -35,8 +35,6 @@ const INDEX_PAGE: usize = 500;
 /// looked at per second.
 const TOPS: usize = 200;
 const TOPS_RATE: u32 = 2_000;
-/// Pause after a failed read.
-const RETRY: Duration = Duration::from_millis(500);
 /// Shortest time between two rounds.
 const REST: Duration = Duration::from_millis(250);
 
@@ -82,10 +80,7 @@ impl<'a> Round<'a> {
             sleep_until(paced).await;
         }
         self.look_at(groups).await;
-        let mut users: Vec<UserId> = self.ports.hub.all().iter().map(|peer| peer.identity.user).collect();
-        users.sort_unstable();
-        users.dedup();
-        for users in users.chunks(USERS) {
+        for users in self.ports.hub.everybody().chunks(USERS) {
             let paced = pace(users.len(), USERS_RATE);
             self.users(users.to_vec()).await;
             sleep_until(paced).await;
@@ -133,18 +128,4 @@ impl<'a> Round<'a> {
 fn pace(count: usize, per_second: u32) -> Instant {
     let each = Duration::from_secs(1) / per_second;
     Instant::now() + each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX))
-}
-
-/// Reads until the store answers; `None` = it answers nonsense.
-async fn insistently<T, F: Future<Output = Result<T, StoreError>>>(mut read: impl FnMut() -> F) -> Option<T> {
-    loop {
-        match read().await {
-            Ok(answer) => return Some(answer),
-            Err(StoreError::Unavailable) => sleep(RETRY.mul_f64(0.5 + fastrand::f64())).await,
-            Err(StoreError::Broken(why)) => {
-                error!(why, "not reconciled");
-                return None;
-            }
-        }
-    }
 }

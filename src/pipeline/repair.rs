@@ -10,7 +10,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Ports;
-use super::proof::{current, prove_against};
+use super::proof::{current, place_at, resync_required};
+use super::standing::{Judgement, Standing};
 use crate::hub::{Frame, Held, Offered, Peer};
 use crate::message::{Mark, Place, Proof, message_id};
 use crate::store::{Page, Span, StoreError, Top};
@@ -41,11 +42,12 @@ async fn run(ports: Arc<Ports>) {
         let now = monotonic_ms();
         let (due, next) = ports.hub.gaps.due(now);
         for conversation in due {
-            ports.hub.gaps.postpone(&conversation, now + UNDER_WAY_MS);
+            ports.hub.gaps.take_on(&conversation, now + UNDER_WAY_MS);
             let ports = Arc::clone(&ports);
             let permit = Arc::clone(&permits).acquire_owned().await;
             tokio::spawn(async move {
                 ports.repair(&conversation).await;
+                ports.hub.gaps.done(&conversation);
                 drop(permit);
             });
         }
@@ -70,8 +72,8 @@ impl Ports {
         let places = self.connections_in(conversation);
         let mut behind = false;
         for peer in places {
-            match peer.outbox.place(conversation) {
-                Some(place) => behind |= !fits(place),
+            match peer.outbox.standing(conversation) {
+                Some((place, holdings)) => behind |= !fits(place) || !holdings.is_empty(),
                 // What it has is not known here, but by the client.
                 None if top.seq > 0 => peer.hint(conversation, top.epoch, top.seq, 0, HintCause::Gap),
                 None => {}
@@ -104,10 +106,8 @@ impl Ports {
             return Ok(());
         }
         self.hub.gaps.begin(conversation);
-        let place = |peer: Arc<Peer>| self.visible_place(conversation, &peer).map(|place| (peer, place));
-        let places: Vec<(Arc<Peer>, Place)> =
-            self.connections_in(conversation).into_iter().filter_map(place).collect();
-        let Some(from) = places.iter().map(|(_, place)| place.seq).min() else {
+        let standings = self.standings(conversation);
+        let Some(from) = standings.iter().map(Standing::from).min() else {
             self.hub.gaps.close(conversation);
             return Ok(());
         };
@@ -126,30 +126,29 @@ impl Ports {
         // Read behind it: who was removed before one of these was stored is
         // out by now.
         self.reload(conversation).await?;
+        let is_out =
+            |peer: &Peer| conversation.is_group() && !self.is_in_room(peer.identity.user, conversation);
+        let judged: Vec<(Standing, Judgement)> = standings
+            .into_iter()
+            .filter(|standing| !is_out(&standing.peer))
+            .map(|standing| {
+                let judgement = standing.judge(&page);
+                (standing, judgement)
+            })
+            .collect();
+        let lost = judged.iter().any(|(_, judgement)| matches!(judgement, Judgement::Lost(..)));
         let held = self.hub.gaps.held(conversation);
-        let mut proofs = Vec::with_capacity(places.len());
-        for (peer, place) in places {
-            if conversation.is_group() && !self.is_in_room(peer.identity.user, conversation) {
-                continue;
-            }
-            let lost = lost_own(&held, &peer, &page);
-            let proof = if lost { Some(Proof::OtherMessage) } else { prove_against(&place, &page) };
-            proofs.push((peer, place, proof));
-        }
-        let lost = proofs.iter().any(|(_, _, proof)| !matches!(proof, Some(Proof::Valid) | None));
-        let position = if lost { Some(self.resume_point(conversation, &held, &page).await?) } else { None };
+        let position =
+            if lost { self.resume_point(conversation, &held, &page).await? } else { Position::default() };
         let copies: Vec<(&Push, Frame)> = page.messages.iter().filter_map(copy).collect();
         let held = self.hub.gaps.held(conversation);
         let (mut hinted, mut again) = (false, false);
-        for (peer, place, proof) in proofs {
-            match (proof, &position) {
-                (Some(Proof::Valid), _) => {
-                    hinted |= !fill(&peer, conversation, &place, &page, &copies, &held);
-                }
+        for (standing, judgement) in judged {
+            match judgement {
+                Judgement::Valid => hinted |= !fill(&standing, conversation, &page, &copies, &held),
                 // The page ends before its place: another one begins there.
-                (None, _) => again |= is_behind(&peer, conversation, &page),
-                (Some(proof), Some(position)) => resync(&peer, conversation, &place, proof, position),
-                (Some(_), None) => {}
+                Judgement::Unreached => again |= is_behind(&standing.peer, conversation, &page),
+                Judgement::Lost(lost, proof) => resync(&standing.peer, conversation, &lost, proof, &position),
             }
         }
         if hinted { &metrics().repairs_hinted } else { &metrics().repairs_filled }.increment(1);
@@ -164,18 +163,6 @@ impl Ports {
         Ok(())
     }
 
-    /// A place, behind all that is none of the user's.
-    fn visible_place(&self, conversation: &ConversationId, peer: &Peer) -> Option<Place> {
-        let place = peer.outbox.place(conversation)?;
-        let room = self.hub.rooms.get(conversation);
-        let since = room.and_then(|room| room.since(peer.identity.user)).unwrap_or(0);
-        if place.seq >= since {
-            return Some(place);
-        }
-        let to = (place.epoch, since, 0);
-        peer.outbox.move_place(conversation, &place, to).then(|| Place::new(conversation, to.0, to.1, to.2))
-    }
-
     /// Where connections go on whose history is another one: before the first
     /// message that waits, or at the end.
     async fn resume_point(
@@ -186,30 +173,25 @@ impl Ports {
     ) -> Result<Position, StoreError> {
         let marks = held.iter().filter_map(|held| held.frame.mark.as_ref());
         let first = marks.filter(|mark| mark.epoch == page.epoch).map(|mark| mark.seq).min();
-        let mut position = current(&self.store, conversation).await?;
-        if let Some(before) = first.map(|seq| seq - 1).filter(|before| *before < position.seq) {
-            let at = page.messages.iter().find(|message| message.seq == before);
-            position.seq = before;
-            position.server_msg_id = at.map(|message| message.server_msg_id.clone()).unwrap_or_default();
+        let position = current(&self.store, conversation).await?;
+        let Some(before) = first.map(|seq| seq - 1).filter(|before| *before < position.seq) else {
+            return Ok(position);
+        };
+        let span = Span { from: before, limit: 1, max_bytes: MAX_BYTES, direction: Direction::Forward };
+        let there = self.store.page(conversation, span).await?;
+        if there.epoch != position.epoch || page.epoch != position.epoch {
+            // It changes as it is read.
+            return Err(StoreError::Unavailable);
         }
-        Ok(position)
+        let at = there.messages.first().filter(|message| message.seq == before);
+        let server_msg_id = at.map(|message| message.server_msg_id.clone()).unwrap_or_default();
+        Ok(Position { seq: before, server_msg_id, ..position })
     }
 }
 
 /// Whether a message that waits was sent over this connection.
 fn is_own(held: &Held, peer: &Peer) -> bool {
     held.except.as_ref().is_some_and(|other| std::ptr::eq(Arc::as_ptr(other), peer))
-}
-
-/// Whether something that a client sent, and has the ack of, waits behind a
-/// hole of an older history and is not in this one.
-fn lost_own(held: &[Held], peer: &Peer, page: &Page) -> bool {
-    let own = held.iter().filter(|held| is_own(held, peer)).filter_map(|held| held.frame.mark.as_ref());
-    let covers = |seq| !page.has_more || page.messages.last().is_some_and(|last| last.seq >= seq);
-    own.filter(|mark| mark.epoch < page.epoch).any(|mark| {
-        let at = page.messages.iter().find(|message| message.seq == mark.seq);
-        covers(mark.seq) && at.is_none_or(|at| message_id(&at.server_msg_id) != mark.id)
-    })
 }
 
 /// Epoch and seq of a message that waits.
@@ -230,16 +212,14 @@ fn is_behind(peer: &Peer, conversation: &ConversationId, page: &Page) -> bool {
 
 /// Hands over what a connection lacks; `false` = it was told to pull.
 fn fill(
-    peer: &Peer,
+    standing: &Standing,
     conversation: &ConversationId,
-    place: &Place,
     page: &Page,
     copies: &[(&Push, Frame)],
     waiting: &[Held],
 ) -> bool {
-    if place.epoch != page.epoch && place.seq > 0 {
-        peer.outbox.move_place(conversation, place, (page.epoch, place.seq, place.id));
-    }
+    let peer = &standing.peer;
+    let place = standing.go_on(conversation, page);
     let mut whole = true;
     for (push, frame) in copies.iter().filter(|(push, _)| push.seq > place.seq) {
         // Any other message of the same device may have come over another
@@ -255,13 +235,15 @@ fn fill(
     whole
 }
 
-/// Tells a client that what it has is of another history; it goes on behind
-/// the end of this one.
-fn resync(peer: &Peer, conversation: &ConversationId, place: &Place, proof: Proof, position: &Position) {
-    let id = message_id(&position.server_msg_id);
-    if !peer.outbox.move_place(conversation, place, (position.epoch, position.seq, id)) {
-        return;
-    }
-    let error = super::proof::resync_required(proof, position.clone());
-    peer.answer(Frame::control(encode(&reply("", Payload::Error(error))), FrameKind::Other));
+/// Tells a client that what it has is of another history, unless it was told;
+/// it goes on behind `position`.
+fn resync(peer: &Peer, conversation: &ConversationId, lost: &Place, proof: Proof, position: &Position) {
+    let to = place_at(conversation, position);
+    let error = || {
+        Frame::control(
+            encode(&reply("", Payload::Error(resync_required(proof, position.clone())))),
+            FrameKind::Other,
+        )
+    };
+    peer.outbox.resync(conversation, lost, &to, peer.limits(), error);
 }

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::Ports;
-use super::proof::{current, prove_against, resync_required};
+use super::proof::{current, place_at, prove_against, resync_required};
 use crate::hub::Start;
 use crate::message::{Place, Proof, message_id};
 use crate::store::{Page, Span, StoreError};
@@ -62,33 +62,32 @@ impl Ports {
             }
             Ok(conversation) => conversation,
         };
-        let Some(since) = self.visible(user, &conversation).await? else {
-            return Ok(refuse(position, ErrorCode::NotFound, "conversation not found"));
-        };
+        let not_found = || Ok(refuse(position, ErrorCode::NotFound, "conversation not found"));
+        let Some(since) = self.visible(user, &conversation).await? else { return not_found() };
         if position.seq < 0 {
             return Ok(refuse(position, ErrorCode::Invalid, "have.seq must not be negative"));
         }
-        // What came before the user joined is none of his, and proves nothing.
-        let hidden = position.seq <= since;
-        let from = if hidden { since.saturating_add(1) } else { position.seq };
-        // The message at the position comes along, as its proof. Nothing more
+        // The message at the position comes along, as its proof; or the last
+        // one that is none of his, as the place he goes on behind. Nothing more
         // is read than there is room for.
-        let limit = if *budget == 0 { 1 } else { MAX_MESSAGES + usize::from(!hidden) };
+        let from = position.seq.max(since);
+        let limit = if *budget == 0 { 1 } else { MAX_MESSAGES + usize::from(from > 0) };
         let span = Span { from, limit, max_bytes: *budget, direction: Direction::Forward };
         let page = self.store.page(&conversation, span).await?;
+        let Some(since) = self.still_visible(user, &conversation, since).await? else { return not_found() };
         let id = message_id(&position.server_msg_id);
         let place = Place::new(&conversation, position.epoch, position.seq, id);
-        let proof = if hidden { Some(Proof::Valid) } else { prove_against(&place, &page) };
-        // He goes on behind what is none of his.
-        let have = if hidden { (since, 0) } else { (position.seq, id) };
+        // What came before the user joined proves nothing.
+        let proof = if position.seq <= since { Some(Proof::Valid) } else { prove_against(&place, &page) };
         match proof {
-            Some(Proof::Valid) => Ok(answer(&conversation, from.max(1), page, budget, start, have)),
+            Some(Proof::Valid) => {
+                Ok(answer(&conversation, from.max(1), page, budget, start, position.seq.max(since)))
+            }
             None => Ok(hint(&conversation, page.epoch, page.top, start)),
             Some(proof) => {
                 let current = current(&self.store, &conversation).await?;
-                let id = message_id(&current.server_msg_id);
                 // It goes on behind the end of what is here.
-                start.places.push(Place::new(&conversation, current.epoch, current.seq, id));
+                start.places.push(place_at(&conversation, &current));
                 Ok(Payload::Error(resync_required(proof, current)))
             }
         }
@@ -117,25 +116,27 @@ fn hint(conversation: &ConversationId, epoch: u64, top_seq: i64, start: &mut Sta
     Payload::Hint(ConversationHint { conversation_id, top_seq, epoch, pull_delay_ms: 0 })
 }
 
-/// The replay behind a proved position, `have` (seq and id), of a page that
-/// begins at `from`; or a hint, where it is too much or not all is there.
+/// The replay behind a proved position, `have`, of a page that begins at `from`;
+/// or a hint, where it is too much or not all is there.
 fn answer(
     conversation: &ConversationId,
     from: i64,
     page: Page,
     budget: &mut usize,
     start: &mut Start,
-    have: (i64, i64),
+    have: i64,
 ) -> Payload {
     let Page { epoch, mut messages, top, has_more, first_available } = page;
-    messages.retain(|message| message.seq > have.0);
+    // Where that is trimmed its epoch alone proves it.
+    let last = messages.last().filter(|last| last.seq >= have);
+    let (seq, id) = last.map_or((have, 0), |last| (last.seq, message_id(&last.server_msg_id)));
+    messages.retain(|message| message.seq > have);
     let bytes: usize = messages.iter().map(prost::Message::encoded_len).sum();
-    let trimmed = first_available > from.max(have.0.saturating_add(1));
+    let trimmed = first_available > from.max(have.saturating_add(1));
     if has_more || bytes > *budget || trimmed {
         return hint(conversation, epoch, top, start);
     }
     *budget -= bytes;
-    let (seq, id) = messages.last().map_or(have, |last| (last.seq, message_id(&last.server_msg_id)));
     start.places.push(Place::new(conversation, epoch, seq, id));
     let conversation_id = conversation.to_string();
     Payload::PushBatch(PushBatch { messages, replay: true, more: false, conversation_id })
@@ -158,7 +159,7 @@ mod tests {
 
     fn answered(have: i64, page: Page, budget: usize) -> (Payload, Start) {
         let (mut budget, mut start) = (budget, Start::default());
-        let answer = answer(&conversation(), have.max(1), page, &mut budget, &mut start, (have, have));
+        let answer = answer(&conversation(), have.max(1), page, &mut budget, &mut start, have);
         (answer, start)
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Pipeline;
 use crate::hub::{Frame, Peer};
-use crate::message::Draft;
+use crate::message::{Draft, Mark};
 use crate::telemetry::{FrameKind, Refusal, metrics};
 use crate::types::{ConnId, ConversationId, fnv1a64, monotonic_ms, unix_ms};
 use crate::wire::pb::{Ack, AckStatus, Error, ErrorCode};
@@ -80,7 +80,7 @@ impl SendRequest {
     /// Answers that it is refused, and counts why.
     pub(super) fn refuse(self, why: Refusal, error: Error) {
         metrics().count_refused(why);
-        self.answer(SendOutcome::Refused(error));
+        self.answer(error);
     }
 
     /// Answers that it may be tried again, and has whatever comes from the same
@@ -103,26 +103,39 @@ impl SendRequest {
         self.refuse(why, error);
     }
 
-    /// Answers, whoever asked.
-    pub(super) fn answer(self, outcome: SendOutcome) {
+    /// Answers that it is not stored, whoever asked.
+    fn answer(self, error: Error) {
         metrics().messages_in_flight.decrement(1.0);
-        let client_msg_id = self.draft.push.client_msg_id;
         match self.origin {
             // Whoever asked over HTTP may have gone.
-            Origin::Api(asker) => drop(asker.send(outcome)),
+            Origin::Api(asker) => drop(asker.send(SendOutcome::Refused(error))),
             Origin::Peer { peer, trace_id } => {
-                let ack = match outcome {
-                    SendOutcome::Stored(ack) => ack,
-                    SendOutcome::Refused(error) => {
-                        failed(client_msg_id, self.draft.push.conversation_id, error)
-                    }
-                };
+                let ack = failed(self.draft.push.client_msg_id, self.draft.push.conversation_id, error);
                 peer.send_answered();
-                let bytes = encode(&reply(&trace_id, Payload::Ack(ack)));
-                peer.answer(Frame::control(bytes, FrameKind::Ack));
+                peer.answer(frame(&trace_id, ack));
             }
         }
     }
+
+    /// Answers that it is stored, as `mark`; returns whether that is to be held
+    /// against the log again: its sender was given a newer history.
+    pub(super) fn confirm(self, ack: Ack, mark: &Mark) -> bool {
+        metrics().messages_in_flight.decrement(1.0);
+        match self.origin {
+            Origin::Api(asker) => {
+                let _ = asker.send(SendOutcome::Stored(ack));
+                false
+            }
+            Origin::Peer { peer, trace_id } => {
+                peer.send_answered();
+                peer.acknowledge(frame(&trace_id, ack), mark)
+            }
+        }
+    }
+}
+
+fn frame(trace_id: &str, ack: Ack) -> Frame {
+    Frame::control(encode(&reply(trace_id, Payload::Ack(ack))), FrameKind::Ack)
 }
 
 /// The `Ack` of a refused send.

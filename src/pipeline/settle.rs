@@ -1,9 +1,15 @@
 //! The verb *settle*: everything begun is done, so that nothing is lost when
 //! another process goes on.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::{Inbox, Pipeline, acknowledge, pull, relay};
+
+/// How often it is looked whether what is owed is paid.
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Pipeline {
     /// Waits until all that was asked for so far is answered, delivered,
@@ -22,6 +28,9 @@ impl Pipeline {
         let (done, written) = oneshot::channel();
         if self.reports.send(acknowledge::Work::Flush(done)).await.is_ok() {
             let _ = written.await;
+        }
+        while !self.ports.owed.is_empty() {
+            sleep(LOOK).await;
         }
         self.ports.bus.flush().await;
     }

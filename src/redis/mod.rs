@@ -28,4 +28,5 @@ pub(crate) use error::{RedisError, is_permanent};
 pub(crate) use keys::Keys;
 pub(crate) use lease::{Lease, LeaseError, LeaseRecord, Renewal};
 pub(crate) use node::NodeLease;
+pub use script::APPEND_TEXT;
 pub(crate) use script::{APPEND, BIND, CREATE, Call, DELETE, JOIN, LEAVE, MEMBER, POSITION, UNBIND};

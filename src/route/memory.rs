@@ -26,13 +26,36 @@ pub(crate) struct MemoryTable {
     users: Mutex<HashMap<UserId, Vec<Entry>>>,
     /// Whoever has a view of it.
     gateways: Mutex<Vec<GatewayRef>>,
+    /// Queries get no answer.
+    #[cfg(test)]
+    fails: std::sync::atomic::AtomicBool,
 }
 
 impl MemoryTable {
     /// An empty table whose routes live `ttl`.
     #[must_use]
     pub(crate) fn new(ttl: Duration) -> Self {
-        Self { ttl, users: Mutex::default(), gateways: Mutex::default() }
+        Self {
+            ttl,
+            users: Mutex::default(),
+            gateways: Mutex::default(),
+            #[cfg(test)]
+            fails: std::sync::atomic::AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a gateway holds its lease from now on.
+    #[cfg(test)]
+    pub(crate) fn set_living(&self, gateway: &GatewayRef, living: bool) {
+        let mut gateways = self.gateways.lock();
+        gateways.retain(|known| known != gateway);
+        gateways.extend(living.then(|| gateway.clone()));
+    }
+
+    /// Whether queries get no answer from now on.
+    #[cfg(test)]
+    pub(crate) fn fail(&self, fails: bool) {
+        self.fails.store(fails, std::sync::atomic::Ordering::Release);
     }
 }
 
@@ -114,6 +137,13 @@ impl MemoryRoutes {
             true
         };
         bindings.iter().map(&mut remove).collect()
+    }
+
+    /// Whether a query gets an answer.
+    #[cfg(test)]
+    pub(super) fn ask(&self) -> Result<(), super::RouteError> {
+        let fails = self.table.fails.load(std::sync::atomic::Ordering::Acquire);
+        if fails { Err(crate::redis::RedisError::Down.into()) } else { Ok(()) }
     }
 
     pub(super) fn query(&self, wanted: &[UserId]) -> Vec<Route> {

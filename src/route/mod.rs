@@ -165,7 +165,11 @@ impl Routes {
         let kind = &metrics().route_query;
         let routes = observed(kind, async {
             match self {
-                Self::Memory(routes) => Ok(routes.query(users)),
+                Self::Memory(routes) => {
+                    #[cfg(test)]
+                    routes.ask()?;
+                    Ok(routes.query(users))
+                }
                 Self::Redis(routes) => routes.query(users).await,
             }
         })

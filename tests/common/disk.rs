@@ -37,6 +37,12 @@ impl SmallDisk {
         while ballast.write_all(&[0; 4096]).is_ok() {}
     }
 
+    /// Nothing can be written to it any more.
+    pub fn make_read_only(&self) {
+        let mounted = Command::new("mount").args(["-o", "remount,ro"]).arg(self.path()).status();
+        assert!(mounted.unwrap().success());
+    }
+
     /// Gives it back.
     pub fn empty(&self) {
         std::fs::remove_file(self.path().join("ballast")).unwrap();

@@ -18,6 +18,7 @@ pub mod disk;
 mod expect;
 pub mod gateway;
 pub mod http;
+pub mod pair;
 pub mod payload;
 pub mod raw;
 pub mod redis;
@@ -30,6 +31,7 @@ pub use client::Client;
 pub use disk::SmallDisk;
 pub use gateway::{Gateway, Options};
 pub use http::Http;
+pub use pair::Pair;
 pub use redis::Redis;
 
 /// Patience with anything that should happen at once.

@@ -2,7 +2,7 @@
 
 use crate::common::payload::{custom, text, typing};
 use crate::common::{Client, Gateway, Options};
-use crate::{Pair, TEAM, expect_silence, make_team};
+use crate::{TEAM, audience, expect_silence, make_team, start_pair};
 use tidegate::proto::envelope::Payload;
 use tidegate::proto::{AckStatus, Custom};
 
@@ -48,9 +48,9 @@ async fn two_senders(a: &Gateway, b: &Gateway) {
 
 #[tokio::test]
 async fn everybody_gets_each_message_once_and_in_order() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     two_senders(&pair.a, &pair.b).await;
-    assert_eq!(pair.audience().await, ["gw-a", "gw-b"]);
+    assert_eq!(audience(&pair).await, ["gw-a", "gw-b"]);
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ fn to_team(topic: &str) -> Payload {
 
 #[tokio::test]
 async fn what_is_not_stored_reaches_who_is_online() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     make_team(&pair.a.http(), &[1, 2, 3]).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
     let mut two = Client::connect(&pair.a, 2, "phone").await;
@@ -97,7 +97,7 @@ async fn what_is_not_stored_reaches_who_is_online() {
 
 #[tokio::test]
 async fn a_repeated_message_is_delivered_once() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     make_team(&pair.a.http(), &[1, 2]).await;
     let mut phone = Client::connect(&pair.a, 1, "phone").await;
     let mut laptop = Client::connect(&pair.b, 1, "laptop").await;

@@ -2,7 +2,10 @@
 //! back.
 
 use crate::common::{Client, Gateway, eventually, secs};
-use crate::{Pair, TEAM, expect_silence, expect_texts, follow, make_team, metric, metric_reaches, pull};
+use crate::{
+    Pair, TEAM, audience, expect_silence, expect_texts, follow, make_team, metric, metric_reaches, pull,
+    start_pair,
+};
 use tidegate::proto::ErrorCode;
 use tidegate::proto::envelope::Payload;
 
@@ -11,7 +14,7 @@ const PUBLISHED: &str = "tidegate_bus_messages_total{direction=\"out\"}";
 
 #[tokio::test]
 async fn nobody_publishes_to_a_gateway_that_was_killed() {
-    let Pair { redis, a, mut b } = Pair::start().await;
+    let Pair { redis, a, mut b } = start_pair().await;
     make_team(&a.http(), &[1, 2]).await;
     let mut one = Client::connect(&a, 1, "phone").await;
     let mut two = Client::connect(&b, 2, "phone").await;
@@ -52,7 +55,7 @@ async fn nobody_publishes_to_a_gateway_that_was_killed() {
 /// messages flow.
 #[tokio::test]
 async fn a_gateway_whose_first_member_comes_while_messages_flow_misses_none() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let members: Vec<i64> = (1..=30).collect();
     make_team(&pair.a.http(), &members).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
@@ -79,14 +82,14 @@ async fn a_gateway_whose_first_member_comes_while_messages_flow_misses_none() {
 
 #[tokio::test]
 async fn interest_ends_some_time_after_the_last_member_has_left() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     make_team(&pair.a.http(), &[1, 2, 3]).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
     let two = Client::connect(&pair.b, 2, "phone").await;
-    assert_eq!(pair.audience().await, ["gw-a", "gw-b"]);
+    assert_eq!(audience(&pair).await, ["gw-a", "gw-b"]);
     two.close().await;
     eventually("gw-b takes its interest back", secs(60), || async {
-        (pair.audience().await == ["gw-a"]).then_some(())
+        (audience(&pair).await == ["gw-a"]).then_some(())
     })
     .await;
     assert_eq!(metric(&pair.b, "tidegate_groups").await, 0);
@@ -103,7 +106,7 @@ async fn up_again(gateway: &Gateway, reconnects: u64) {
 
 #[tokio::test]
 async fn groups_are_gone_with_an_empty_redis_and_those_made_anew_work() {
-    let mut pair = Pair::start().await;
+    let mut pair = start_pair().await;
     make_team(&pair.a.http(), &[1, 2]).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
     let mut two = Client::connect(&pair.b, 2, "phone").await;
@@ -118,7 +121,7 @@ async fn groups_are_gone_with_an_empty_redis_and_those_made_anew_work() {
     assert_eq!(two.expect_failed("m-2").await, ErrorCode::NotFound);
     make_team(&pair.b.http(), &[1, 2, 3]).await;
     eventually("both are told again", secs(10), || async {
-        (pair.audience().await == ["gw-a", "gw-b"]).then_some(())
+        (audience(&pair).await == ["gw-a", "gw-b"]).then_some(())
     })
     .await;
     for (client, user) in [(&mut one, 1), (&mut two, 2)] {
@@ -147,7 +150,7 @@ async fn expect_or_resync(client: &mut Client, seq: i64) {
 
 #[tokio::test]
 async fn groups_go_on_after_a_redis_that_remembers_was_started_again() {
-    let mut pair = Pair::start().await;
+    let mut pair = start_pair().await;
     make_team(&pair.a.http(), &[1, 2]).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
     let mut two = Client::connect(&pair.b, 2, "phone").await;

@@ -22,7 +22,7 @@ mod positions;
 use bytes::Bytes;
 use common::http::Reply;
 use common::payload::text_of;
-use common::{Client, Gateway, Http, Options, Redis, SOON, eventually};
+use common::{Client, Gateway, Http, Pair, SOON, eventually};
 use hyper::Method;
 use serde_json::{Value, json};
 use tidegate::proto::envelope::Payload;
@@ -31,45 +31,32 @@ use tidegate::proto::{ConversationChange, ConversationEvent, SyncReq, SyncResp};
 const TEAM: &str = "g:team";
 const AT: &str = "/v1/conversations/g:team";
 
-/// Two gateways on one Redis.
-struct Pair {
-    redis: Redis,
-    a: Gateway,
-    b: Gateway,
+/// Two gateways, and no group is too busy.
+async fn start_pair() -> Pair {
+    Pair::start_with(|options| options.env("TIDEGATE_GROUPS_PUSH_RATE", "100000")).await
 }
 
-impl Pair {
-    async fn start() -> Self {
-        Self::start_with(|options| options.env("TIDEGATE_GROUPS_PUSH_RATE", "100000")).await
-    }
-
-    async fn start_with(set: impl Fn(Options) -> Options) -> Self {
-        let redis = Redis::start().await;
-        let (a, b) = tokio::join!(
-            Gateway::start(set(Options::cluster(&redis, "gw-a"))),
-            Gateway::start(set(Options::cluster(&redis, "gw-b")))
-        );
-        Self { redis, a, b }
-    }
-
-    /// Cuts the way from gateway to gateway, or opens it.
-    async fn may_publish(&self, may: bool) {
-        let rule = if may { "+publish" } else { "-publish" };
-        let _: String = self.redis.query(&["ACL", "SETUSER", "default", rule]).await;
-    }
-
-    /// Which gateways are told of messages in the team.
-    async fn audience(&self) -> Vec<String> {
-        let mut gateways: Vec<String> = self.redis.query(&["HKEYS", "{c:g:team}:gateways"]).await;
-        gateways.sort();
-        gateways
-    }
+/// Which gateways are told of messages in the team.
+async fn audience(pair: &Pair) -> Vec<String> {
+    let mut gateways: Vec<String> = pair.redis.query(&["HKEYS", "{c:g:team}:gateways"]).await;
+    gateways.sort();
+    gateways
 }
 
 /// Makes the team of these users.
 async fn make_team(http: &Http, members: &[i64]) {
     let made = http.post("/v1/conversations", &json!({"id": TEAM, "members": members})).await;
     assert_eq!(made.status, 201, "{}", made.text());
+}
+
+/// The team of 1, who is on `gw-a`, and of 2 and 3, who are on `gw-b`.
+async fn connect_team(pair: &Pair) -> [Client; 3] {
+    make_team(&pair.a.http(), &[1, 2, 3]).await;
+    [
+        Client::connect(&pair.a, 1, "phone").await,
+        Client::connect(&pair.b, 2, "phone").await,
+        Client::connect(&pair.b, 3, "phone").await,
+    ]
 }
 
 async fn put_member(http: &Http, user: i64, change: &Value) -> Reply {

@@ -7,8 +7,8 @@ use tidegate::proto::{ConversationChange, ErrorCode, SyncReq};
 use crate::common::payload::typing;
 use crate::common::{Client, eventually, secs};
 use crate::{
-    Pair, TEAM, delete_team, expect_event, expect_silence, expect_texts, follow, make_team, metric_reaches,
-    pull, put_member, remove_member,
+    TEAM, audience, connect_team, delete_team, expect_event, expect_silence, expect_texts, follow, make_team,
+    metric_reaches, pull, put_member, remove_member, start_pair,
 };
 
 /// Neither sends, nor types, nor reads.
@@ -24,7 +24,7 @@ async fn expect_stranger(client: &mut Client, id: &str) {
 
 #[tokio::test]
 async fn whoever_joins_gets_what_comes_after() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
     make_team(&http, &[1]).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
@@ -53,7 +53,7 @@ async fn whoever_joins_gets_what_comes_after() {
 
 #[tokio::test]
 async fn members_who_join_while_messages_flow_miss_none() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
     make_team(&http, &[1]).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
@@ -85,12 +85,9 @@ async fn members_who_join_while_messages_flow_miss_none() {
 
 #[tokio::test]
 async fn whoever_is_removed_is_out_wholly() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
-    make_team(&http, &[1, 2, 3]).await;
-    let mut one = Client::connect(&pair.a, 1, "phone").await;
-    let mut two = Client::connect(&pair.b, 2, "phone").await;
-    let mut three = Client::connect(&pair.b, 3, "phone").await;
+    let [mut one, mut two, mut three] = connect_team(&pair).await;
     one.store_text(TEAM, "m-1", "one").await;
     for client in [&mut two, &mut three] {
         expect_texts(client, &["one"]).await;
@@ -114,12 +111,9 @@ async fn whoever_is_removed_is_out_wholly() {
 
 #[tokio::test]
 async fn a_removal_nobody_was_told_of_is_found_by_the_next_message() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
-    make_team(&http, &[1, 2, 3]).await;
-    let mut one = Client::connect(&pair.a, 1, "phone").await;
-    let mut two = Client::connect(&pair.b, 2, "phone").await;
-    let mut three = Client::connect(&pair.b, 3, "phone").await;
+    let [mut one, mut two, mut three] = connect_team(&pair).await;
     one.store_text(TEAM, "m-0", "zero").await;
     for client in [&mut two, &mut three] {
         expect_texts(client, &["zero"]).await;
@@ -132,6 +126,7 @@ async fn a_removal_nobody_was_told_of_is_found_by_the_next_message() {
         let text = format!("text {round}");
         one.store_text(TEAM, &format!("m-{round}-a"), &text).await;
         expect_texts(&mut three, &[&text]).await;
+        expect_event(&mut two, ConversationChange::Removed, 2).await;
         expect_stranger(&mut two, &format!("x-{round}")).await;
         put_member(&http, 2, &json!({})).await;
         expect_event(&mut two, ConversationChange::Joined, 2).await;
@@ -145,12 +140,9 @@ async fn a_removal_nobody_was_told_of_is_found_by_the_next_message() {
 
 #[tokio::test]
 async fn a_removal_nobody_was_told_of_is_found_without_a_message_too() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
-    make_team(&http, &[1, 2, 3]).await;
-    let mut one = Client::connect(&pair.a, 1, "phone").await;
-    let mut two = Client::connect(&pair.b, 2, "phone").await;
-    let mut three = Client::connect(&pair.b, 3, "phone").await;
+    let [mut one, mut two, mut three] = connect_team(&pair).await;
     one.store_text(TEAM, "m-0", "zero").await;
     expect_texts(&mut two, &["zero"]).await;
     pair.may_publish(false).await;
@@ -176,7 +168,7 @@ async fn a_removal_nobody_was_told_of_is_found_without_a_message_too() {
 
 #[tokio::test]
 async fn whoever_is_muted_may_read() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
     make_team(&http, &[1, 2]).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
@@ -194,7 +186,7 @@ async fn whoever_is_muted_may_read() {
 
 #[tokio::test]
 async fn a_group_that_is_deleted_is_gone_and_another_may_take_its_name() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
     make_team(&http, &[1, 2]).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
@@ -219,7 +211,7 @@ async fn a_group_that_is_deleted_is_gone_and_another_may_take_its_name() {
 
 #[tokio::test]
 async fn members_of_a_group_that_was_deleted_in_silence_are_none_of_the_next_one() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
     make_team(&http, &[1, 2]).await;
     for user in 10..15 {
@@ -238,7 +230,7 @@ async fn members_of_a_group_that_was_deleted_in_silence_are_none_of_the_next_one
     pair.may_publish(true).await;
     one.store_text(TEAM, "m-1", "not for two").await;
     eventually("three finds it", secs(15), || async {
-        (pair.audience().await == ["gw-a", "gw-b"]).then_some(())
+        (audience(&pair).await == ["gw-a", "gw-b"]).then_some(())
     })
     .await;
     one.store_text(TEAM, "m-2", "nor this").await;

@@ -6,7 +6,7 @@ use tidegate::proto::{ConversationsReq, ErrorCode, Identify, Position};
 
 use crate::common::payload::{delivered, receipt, text_of};
 use crate::common::{Client, Gateway};
-use crate::{Pair, TEAM, expect_silence, expect_texts, make_team, put_member, remove_member};
+use crate::{TEAM, expect_silence, expect_texts, make_team, put_member, remove_member, start_pair};
 
 fn standing(positions: &[Position]) -> Option<(i64, i64, u32)> {
     let found = positions.iter().find(|position| position.conversation_id == TEAM)?;
@@ -23,7 +23,7 @@ async fn listed(client: &mut Client) -> Option<(i64, i64, u32)> {
 
 #[tokio::test]
 async fn a_group_is_listed_with_what_its_member_has_not_read() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
     make_team(&http, &[1, 2]).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
@@ -73,7 +73,7 @@ async fn expect_replay(client: &mut Client) -> Vec<String> {
 
 #[tokio::test]
 async fn a_member_resumes_on_either_gateway() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
     make_team(&http, &[1, 2]).await;
     let mut one = Client::connect(&pair.a, 1, "phone").await;
@@ -120,7 +120,7 @@ async fn told_of_two(client: &mut Client) -> (Option<i64>, Option<i64>) {
 
 #[tokio::test]
 async fn receipts_are_told_in_small_groups_only() {
-    let pair = Pair::start().await;
+    let pair = start_pair().await;
     let http = pair.a.http();
     for (size, told) in [(200, (Some(1), Some(1))), (201, (None, None))] {
         make_team(&http, &(1..=size).collect::<Vec<_>>()).await;

@@ -47,7 +47,6 @@ pub(crate) struct Heard {
 
 pub(crate) struct Talker {
     pub(crate) user: i64,
-    pub(crate) other: i64,
     shared: Arc<Shared>,
     writer: JoinHandle<OwnedWriteHalf>,
     reader: JoinHandle<Heard>,
@@ -72,7 +71,7 @@ impl Talker {
         let shared = Arc::new(Shared::default());
         let writer = tokio::spawn(talk(write, user, other, pause, Arc::clone(&shared)));
         let reader = tokio::spawn(listen(read, user, other, Arc::clone(&shared)));
-        Self { user, other, shared, writer, reader }
+        Self { user, shared, writer, reader }
     }
 
     /// Says nothing new from now on.

@@ -5,7 +5,7 @@ use tidegate::proto::envelope::Payload;
 use tidegate::proto::{BusItem, BusMessage, Probe, bus_item::Item};
 
 use crate::common::payload::{frame, typing};
-use crate::common::{Client, Gateway, Options, Redis, secs};
+use crate::common::{Client, Gateway, Options, Pair, Redis, secs};
 use crate::scrape::{Metrics, Series};
 
 pub(crate) const CROSSING: &[Series] = &[
@@ -29,11 +29,7 @@ const CHANNEL: &str = "10065";
 
 #[tokio::test]
 async fn what_crosses_is_counted_on_both_sides_and_nothing_is_lost() {
-    let redis = Redis::start().await;
-    let (a, b) = tokio::join!(
-        Gateway::start(Options::cluster(&redis, "gw-a")),
-        Gateway::start(Options::cluster(&redis, "gw-b"))
-    );
+    let Pair { redis: _redis, a, b } = Pair::start().await;
     let (at_a, at_b) = (Metrics::of(&a).await, Metrics::of(&b).await);
     let mut alice = Client::connect(&a, 42, "phone").await;
     let mut bob = Client::connect(&b, 43, "phone").await;
@@ -133,11 +129,7 @@ async fn a_bus_that_is_full_drops_and_counts() {
 
 #[tokio::test]
 async fn what_cannot_be_published_is_counted() {
-    let redis = Redis::start().await;
-    let (a, b) = tokio::join!(
-        Gateway::start(Options::cluster(&redis, "gw-a")),
-        Gateway::start(Options::cluster(&redis, "gw-b"))
-    );
+    let Pair { redis, a, b } = Pair::start().await;
     let metrics = Metrics::of(&a).await;
     let mut alice = Client::connect(&a, 42, "phone").await;
     let mut bob = Client::connect(&b, 43, "phone").await;

@@ -4,7 +4,7 @@ use tidegate::proto::envelope::Payload;
 use tidegate::proto::{Identify, Position, SyncReq};
 
 use crate::common::payload::{frame, text};
-use crate::common::{Client, Gateway, Options, Redis, secs};
+use crate::common::{Client, Gateway, Options, Pair, Redis, secs};
 use crate::scrape::{Metrics, Series};
 
 const HINT_REPLAY: Series = "tidegate_conversation_hints_total{cause=replay}";
@@ -80,11 +80,7 @@ async fn what_a_returning_client_is_told_is_counted() {
 
 #[tokio::test]
 async fn holes_and_what_became_of_them_are_counted() {
-    let redis = Redis::start().await;
-    let (a, b) = tokio::join!(
-        Gateway::start(Options::cluster(&redis, "gw-a")),
-        Gateway::start(Options::cluster(&redis, "gw-b"))
-    );
+    let Pair { redis, a, b } = Pair::start().await;
     let (at_a, at_b) = (Metrics::of(&a).await, Metrics::of(&b).await);
     let mut alice = Client::connect(&a, 42, "phone").await;
     let mut bob = Client::connect(&b, 43, "phone").await;

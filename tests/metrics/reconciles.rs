@@ -1,7 +1,7 @@
 //! What may have been lost on the way here, and the look at what was.
 
 use crate::common::payload::text;
-use crate::common::{Client, Gateway, Options, Redis, SOON, eventually, secs};
+use crate::common::{Client, Pair, SOON, eventually, secs};
 use crate::scrape::{Metrics, Series};
 use tidegate::proto::envelope::Payload;
 
@@ -16,11 +16,7 @@ const CHAT: &str = "p2p:42:43";
 
 #[tokio::test]
 async fn every_cause_is_counted_and_conversations_are_looked_at() {
-    let redis = Redis::start().await;
-    let (a, b) = tokio::join!(
-        Gateway::start(Options::cluster(&redis, "gw-a")),
-        Gateway::start(Options::cluster(&redis, "gw-b"))
-    );
+    let Pair { redis, a, b } = Pair::start().await;
     let (at_a, at_b) = (Metrics::of(&a).await, Metrics::of(&b).await);
     let mut alice = Client::connect(&a, 42, "phone").await;
     let mut bob = Client::connect(&b, 43, "phone").await;

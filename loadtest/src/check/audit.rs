@@ -24,7 +24,7 @@ const PAGE: u32 = 500;
 
 /// Reads a whole conversation as `user`, from the top backwards; tries every
 /// gateway for 15 s.
-pub(super) async fn read(gateways: &[SocketAddr], user: i64, conversation: &Arc<str>) -> Result<FinalLog> {
+pub(crate) async fn read(gateways: &[SocketAddr], user: i64, conversation: &Arc<str>) -> Result<FinalLog> {
     let end = Instant::now() + PATIENCE;
     let mut turn = gateways.iter().cycle();
     loop {
@@ -44,7 +44,7 @@ async fn read_from(gateway: SocketAddr, user: i64, conversation: &Arc<str>) -> R
     let opening = async {
         let stream = TcpStream::connect(gateway).await?;
         stream.set_nodelay(true)?;
-        Peer::open(stream, &upgrade(&gateway.to_string(), &path)).await
+        Peer::open(stream, &upgrade(&gateway.to_string(), &path, "")).await
     };
     let mut peer = timeout(ANSWER, opening).await.context("connecting took too long")??;
     let mut log = FinalLog::default();

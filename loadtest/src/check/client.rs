@@ -17,7 +17,7 @@ use super::outbox::Outbox;
 use super::recorder::{Recorder, digest};
 use super::replica::{Pull, Replica};
 use super::shared::{Phase, Shared};
-use crate::frame::{envelope, heartbeat};
+use crate::frame::{HEARTBEAT, envelope};
 use crate::history::{ClientLog, Event, Position};
 use crate::peer::Peer;
 use crate::target::upgrade;
@@ -58,7 +58,7 @@ pub(super) struct Client {
     /// Messages made so far.
     made: u64,
     /// Requests made so far.
-    requests: u64,
+    pub(super) requests: u64,
     /// `Ready` came on this connection.
     pub(super) served: bool,
     last_write: Instant,
@@ -116,7 +116,7 @@ impl Client {
         let opening = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            let mut peer = Peer::open(stream, &upgrade(&address.to_string(), &path)).await?;
+            let mut peer = Peer::open(stream, &upgrade(&address.to_string(), &path, "")).await?;
             let have = have.iter().map(to_wire).collect();
             peer.write(&envelope(Payload::Identify(Identify { have, ..Identify::default() }))).await?;
             anyhow::Ok(peer)
@@ -216,36 +216,34 @@ impl Client {
                 out.extend(envelope(Payload::Ack(confirmation(replica))));
             }
             if now >= self.last_write + BEAT {
-                out.extend(heartbeat());
+                out.extend(HEARTBEAT);
             }
         }
         for (conversation, floor) in &self.role.conversations {
             let at = self.replicas.iter().find(|replica| replica.conversation == *conversation);
-            floor.store(at.map_or(0, |replica| replica.floor), Ordering::Relaxed);
+            let floor_of =
+                |replica: &Replica| if replica.is_at_rest() { replica.floor } else { Shared::UNDER_WAY };
+            floor.store(at.map_or(0, floor_of), Ordering::Relaxed);
         }
         Ok(())
     }
 
     fn positions(&self) -> Vec<Position> {
-        let position = |replica: &Replica| Position {
-            conversation: Arc::clone(&replica.conversation),
-            epoch: replica.epoch,
-            seq: replica.floor,
-            server_msg_id: Arc::clone(&replica.floor_id),
-        };
-        self.replicas.iter().take(MAX_POSITIONS).map(position).collect()
+        self.replicas.iter().take(MAX_POSITIONS).map(Replica::position).collect()
     }
 }
 
-/// Forward from behind the floor, with the proof that the floor is real.
+/// Forward from behind the floor, with the proof that the floor is real; what
+/// was skipped proves nothing.
 fn request(replica: &Replica, request: u64) -> SyncReq {
+    let is_known = !replica.floor_id.is_empty();
     SyncReq {
         request_id: request.to_string(),
         conversation_id: replica.conversation.to_string(),
         from_seq: replica.floor + 1,
         limit: PAGE,
         direction: Direction::Forward.into(),
-        epoch: replica.epoch,
+        epoch: if is_known { replica.epoch } else { 0 },
         server_msg_id: replica.floor_id.to_string(),
     }
 }

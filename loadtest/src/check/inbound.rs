@@ -124,16 +124,22 @@ impl Client {
         let request = error.ref_request_id.parse();
         match error.code() {
             ErrorCode::ResyncRequired => {
+                let requests = self.requests;
                 let replica = self.replica(&error.conversation_id);
-                if request.as_ref().is_ok_and(|request| !replica.asked_for(*request)) {
+                if request.is_ok_and(|request| request <= replica.anew_since) {
                     // Asked before it began anew.
                     return;
                 }
-                replica.forget();
+                let had = replica.position();
+                replica.forget(requests);
                 replica.pull_at(Instant::now());
                 let conversation = Arc::clone(&replica.conversation);
                 let current = error.current.as_ref().map(position);
-                self.recorder.note(Event::Resync { conversation, current });
+                let why = match error.ref_request_id.as_str() {
+                    "" => format!("{}, unasked", error.message),
+                    request => format!("{}, as the answer to pull {request}", error.message),
+                };
+                self.recorder.note(Event::Resync { conversation, had, current, why });
             }
             ErrorCode::RetryLater | ErrorCode::RateLimited if !error.conversation_id.is_empty() => {
                 let replica = self.replica(&error.conversation_id);
@@ -162,7 +168,7 @@ impl Client {
         let conversation = Arc::clone(&replica.conversation);
         match event.change() {
             ConversationChange::Joined => {
-                replica.forget();
+                replica.forget(0);
                 replica.skip_to(event.since_seq, Instant::now());
                 self.recorder.note(Event::Joined { conversation, since_seq: event.since_seq });
             }

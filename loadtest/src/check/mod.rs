@@ -14,5 +14,7 @@ mod replica;
 mod scenario;
 mod shared;
 
+pub(crate) use audit::read as read_log;
 pub use fleet::{Fleet, Traffic};
+pub(crate) use recorder::digest;
 pub(crate) use scenario::Check;

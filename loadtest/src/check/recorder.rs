@@ -59,7 +59,7 @@ pub(super) fn position(position: &WirePosition) -> Position {
 }
 
 /// FNV-1a: tells contents apart that no adversary made.
-pub(super) fn digest(text: &str) -> u64 {
+pub(crate) fn digest(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

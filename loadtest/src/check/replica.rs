@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::history::Position;
+
 /// How long a hole may stay open before it is asked for.
 const HOLE: Duration = Duration::from_millis(500);
 /// How long an answer to a pull may take.
@@ -25,6 +27,8 @@ pub(super) struct Replica {
     beyond: BTreeMap<i64, Arc<str>>,
     hole_since: Option<Instant>,
     pub(super) pull: Pull,
+    /// The last request from before it began anew.
+    pub(super) anew_since: u64,
     /// Told the gateway that it has this much.
     pub(super) confirmed: i64,
 }
@@ -47,7 +51,18 @@ impl Replica {
             beyond: BTreeMap::new(),
             hole_since: None,
             pull: Pull::Idle,
+            anew_since: 0,
             confirmed: 0,
+        }
+    }
+
+    /// What there is without a hole, and its proof.
+    pub(super) fn position(&self) -> Position {
+        Position {
+            conversation: Arc::clone(&self.conversation),
+            epoch: self.epoch,
+            seq: self.floor,
+            server_msg_id: Arc::clone(&self.floor_id),
         }
     }
 
@@ -70,10 +85,11 @@ impl Replica {
         }
     }
 
-    /// Forgets everything: another history is there.
-    pub(super) fn forget(&mut self) {
+    /// Forgets everything: another history is there. `asked` = the last request
+    /// so far, whose answer may still name the one before.
+    pub(super) fn forget(&mut self, asked: u64) {
         let conversation = Arc::clone(&self.conversation);
-        *self = Self::new(conversation);
+        *self = Self { anew_since: asked, ..Self::new(conversation) };
     }
 
     /// The connection is gone, and with it whatever was asked on it.
@@ -91,6 +107,11 @@ impl Replica {
             // What is on its way may not hold the newest.
             Pull::Asked { .. } => self.hole_since = self.hole_since.or(Some(at)),
         }
+    }
+
+    /// Whether nothing is missing, or asked for, as far as it knows.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.pull == Pull::Idle && self.beyond.is_empty()
     }
 
     /// Whether it is time to ask.
@@ -153,7 +174,7 @@ mod tests {
         assert!(!replica.wants(now + ANSWER));
         replica.skip_to(9, now);
         assert_eq!((replica.floor, &*replica.floor_id), (9, ""));
-        replica.forget();
+        replica.forget(1);
         assert_eq!(replica.floor, 0);
     }
 }

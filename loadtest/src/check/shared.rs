@@ -42,6 +42,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// In place of a floor, as long as something is missing or asked for.
+    pub(super) const UNDER_WAY: i64 = -1;
+
     pub(super) fn new(
         gateways: watch::Receiver<Vec<SocketAddr>>,
         phase: watch::Receiver<Phase>,
@@ -60,13 +63,13 @@ impl Shared {
         }
     }
 
-    /// Whether nothing is unanswered and all members of each conversation
-    /// have come equally far.
+    /// Whether nothing is unanswered, nothing missing that is known of, and all
+    /// members of each conversation have come equally far.
     pub(super) fn is_settled(&self) -> bool {
         let level = |members: &Vec<Arc<AtomicI64>>| {
             let mut floors = members.iter().map(|floor| floor.load(Ordering::Relaxed));
             let first = floors.next();
-            floors.all(|floor| Some(floor) == first)
+            floors.all(|floor| Some(floor) == first) && first != Some(Self::UNDER_WAY)
         };
         self.unanswered.load(Ordering::Relaxed) == 0 && self.floors.iter().all(level)
     }

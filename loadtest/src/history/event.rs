@@ -91,8 +91,12 @@ pub enum Event {
     Resync {
         /// Which.
         conversation: Arc<str>,
+        /// What the client had without a hole.
+        had: Position,
         /// What is there now.
         current: Option<Position>,
+        /// The gateway's words, and on what occasion they came.
+        why: String,
     },
     /// Told that what lies before is not kept any more.
     Trimmed {
@@ -113,6 +117,20 @@ pub enum Event {
         /// Of which conversation.
         conversation: Arc<str>,
     },
+}
+
+impl Event {
+    /// Told so, by a client that does not know what it had.
+    pub(crate) fn resync(conversation: &Arc<str>) -> Self {
+        let conversation = Arc::clone(conversation);
+        let had = Position {
+            conversation: Arc::clone(&conversation),
+            epoch: 0,
+            seq: 0,
+            server_msg_id: Arc::from(""),
+        };
+        Self::Resync { conversation, had, current: None, why: String::new() }
+    }
 }
 
 /// A stored message, as it is delivered.

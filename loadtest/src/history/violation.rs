@@ -178,12 +178,22 @@ pub enum Violation {
         seq: i64,
     },
     /// Told to forget, though all it had is in the log.
-    #[error("needless resync: all that {client} had of {conversation} is still there")]
+    #[error(
+        "needless resync: all that {client} had of {conversation}, up to {seq} ({id}) of epoch {epoch}, is still there; told: {why}"
+    )]
     NeedlessResync {
         /// Who.
         client: String,
         /// Where.
         conversation: Arc<str>,
+        /// Up to where it had everything …
+        seq: i64,
+        /// … and the name of that message; empty where it knows none.
+        id: Arc<str>,
+        /// In which history.
+        epoch: u64,
+        /// What it was told.
+        why: String,
     },
 }
 

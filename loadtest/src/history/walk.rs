@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{ClientLog, Event, How, Message};
+use super::event::{ClientLog, Event, How, Message, Position};
 use super::ledger::Ledger;
 use super::rules::{Rules, Verdict};
 use super::violation::Violation;
@@ -142,7 +142,7 @@ impl Walk<'_> {
                 verdict.disconnects += usize::from(why.is_some());
                 self.walked.served.extend(self.since.take().map(|since| (since, at)));
             }
-            Event::Resync { conversation, .. } => self.resync(conversation, ledger, verdict),
+            Event::Resync { had, why, .. } => self.resync(had, why, ledger, verdict),
             Event::Trimmed { conversation, first_available } => {
                 self.of(conversation).trimmed = *first_available;
             }
@@ -227,7 +227,8 @@ impl Walk<'_> {
         }
     }
 
-    fn resync(&mut self, conversation: &Arc<str>, ledger: &Ledger<'_>, verdict: &mut Verdict) {
+    fn resync(&mut self, had: &Position, why: &str, ledger: &Ledger<'_>, verdict: &mut Verdict) {
+        let Position { conversation, epoch, seq, server_msg_id } = had;
         verdict.resyncs += 1;
         let knowledge = self.of(conversation);
         let known = std::mem::take(&mut knowledge.known);
@@ -235,9 +236,14 @@ impl Walk<'_> {
         let gone = |(id, known): &(&Arc<str>, &Known)| !ledger.keeps(conversation, id, known.seq);
         verdict.announced += known.iter().filter(gone).filter(|(_, known)| known.acked).count();
         if !known.is_empty() && known.iter().find(gone).is_none() {
-            let client = self.walked.name.clone();
-            let conversation = Arc::clone(conversation);
-            verdict.violations.push(Violation::NeedlessResync { client, conversation });
+            verdict.violations.push(Violation::NeedlessResync {
+                client: self.walked.name.clone(),
+                conversation: Arc::clone(conversation),
+                seq: *seq,
+                id: Arc::clone(server_msg_id),
+                epoch: *epoch,
+                why: why.to_owned(),
+            });
         }
     }
 

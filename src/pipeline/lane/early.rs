@@ -25,7 +25,8 @@ pub(super) fn early(batch: &[Pending]) -> Vec<Outgoing> {
         guesses.insert(conversation, (epoch, seq));
         let push = Push { epoch, seq, ..pending.append.push.clone() };
         let envelope = reply("", Payload::Push(push));
-        let (class, kind) = (Class::Push, FrameKind::Push);
+        // No copy of a stored message: it is not stored.
+        let (class, kind) = (Class::Control, FrameKind::Push);
         // To the other one: whoever sent it waits for his ack.
         let users = [lo, hi].into_iter().filter(|user| *user != pending.append.from).collect();
         Some(Outgoing { users, except: None, envelope, class, kind, mark: None, audience: None })

@@ -1,5 +1,6 @@
 use parking_lot::Mutex;
 
+use super::super::testbed::{Testbed, received, team};
 use super::*;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver};
 use crate::hub::{Hub, OutboxLimits};
@@ -135,4 +136,18 @@ async fn a_gateway_is_told_once_per_change_or_chunk() {
         assert_eq!(world.ports.delete_group(group.clone()).await.unwrap(), there);
         assert_eq!(world.told(), told);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_member_hears_of_it_though_he_could_not_be_looked_up_at_once() {
+    let bed = Testbed::new();
+    let (here, there) = (bed.gateway("gw-a"), bed.gateway("gw-b"));
+    let two = bed.connect(&there, 2).await;
+    bed.table.fail(true);
+    here.ports.create_group(team(), vec![(user(2), Role::Member)], History::Full).await.unwrap();
+    assert!(received(&two).is_empty());
+    bed.table.fail(false);
+    sleep(Duration::from_secs(2)).await;
+    let joined = |payload: &Payload| matches!(payload, Payload::ConversationEvent(event) if event.change() == ConversationChange::Joined);
+    assert!(received(&two).iter().any(joined));
 }

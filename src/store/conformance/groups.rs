@@ -348,6 +348,14 @@ async fn removal(store: &Store) {
     };
     assert!(second.epoch > first.epoch);
     assert_eq!((second.top, second.members), (0, 1));
+    // Its changes are counted on: a gateway trusts what has the larger count.
+    assert_eq!(second.mver, 3);
+    store.put_member(&team, user(52), MemberChange::default()).await.unwrap();
+    assert_eq!(store.delete(&team).await.unwrap().unwrap().mver, 5);
+    let Created::New(second) = store.create(&team, &members[..1], History::Full).await.unwrap() else {
+        panic!("not new")
+    };
+    assert_eq!(second.mver, 6);
     assert_eq!(store.blacklist(&team).await.unwrap(), []);
     assert!(matches!(say(store, &team, user(51), "m0").await, Appended::Stored { seq: 1, .. }));
     let position = store.positions(user(51), std::slice::from_ref(&team)).await.unwrap().remove(0);

@@ -96,6 +96,8 @@ pub(super) struct Committer {
     is_down: bool,
     /// The files are closed on purpose, and another process's to open.
     is_suspended: bool,
+    /// Why the files could not be opened again: said once.
+    refusal: String,
 }
 
 /// A commit being put together.
@@ -109,7 +111,15 @@ struct Round {
 impl Committer {
     /// Over open files.
     pub(super) fn new(shared: Arc<Shared>, orders: Receiver<Order>) -> Self {
-        Self { shared, orders, unsynced: None, failed: None, is_down: false, is_suspended: false }
+        Self {
+            shared,
+            orders,
+            unsynced: None,
+            failed: None,
+            is_down: false,
+            is_suspended: false,
+            refusal: String::new(),
+        }
     }
 
     /// Works until it is told to close or nobody can send any more.
@@ -263,7 +273,11 @@ impl Committer {
                 self.failed = None;
             }
             Err(error) => {
-                tracing::debug!(%error, "the store cannot be opened yet");
+                let (error, dir) = (error.to_string(), self.shared.dir.display());
+                if self.refusal != error {
+                    error!(error, %dir, "the store cannot be opened again yet");
+                }
+                self.refusal = error;
                 metrics().store_disk_errors.increment(1);
                 self.failed = Some(Instant::now());
             }

@@ -15,6 +15,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 use parking_lot::Mutex;
 use prost::Message;
 
+use super::journal;
 use super::rows::{self, Identity, Space};
 
 /// The layout of the rows that this program writes.
@@ -42,6 +43,9 @@ pub(crate) enum EngineError {
     /// It failed.
     #[error(transparent)]
     Failed(#[from] fjall::Error),
+    /// The files cannot be worked on.
+    #[error(transparent)]
+    Files(#[from] std::io::Error),
     /// A newer program wrote it.
     #[error("written by a newer version (layout {0}, this program reads up to {VERSION})")]
     Newer(u32),
@@ -51,6 +55,21 @@ pub(crate) enum EngineError {
     /// Another process has it open.
     #[error("another process has it open")]
     Locked,
+    /// A journal lost something that was synced.
+    #[error(
+        "{} is damaged at byte {at}, and {behind} or more whole commits behind it were confirmed: bring back a \
+         backup of the data directory; or give up what is behind it, in this file and in the .jnl files with a \
+         larger number (remove those, and: truncate -s {at} {}); in both cases start once with --restored",
+        journal.display(), journal.display()
+    )]
+    Torn {
+        /// Its file.
+        journal: PathBuf,
+        /// Where, in bytes.
+        at: u64,
+        /// At least.
+        behind: usize,
+    },
     /// What is in it makes no sense.
     #[error("damaged: {0}")]
     Damaged(String),
@@ -93,6 +112,7 @@ impl Engine {
     /// Opens what is in `dir`, or makes it. With `new_lineage` it is another
     /// history from here on.
     pub(super) fn open(dir: &Path, new_lineage: bool) -> Result<Self, EngineError> {
+        journal::secure(dir)?;
         let database = Database::builder(dir)
             .manual_journal_persist(true)
             .worker_threads(2)
@@ -102,6 +122,7 @@ impl Engine {
             .map_err(|error| match error {
                 fjall::Error::Locked => EngineError::Locked,
                 fjall::Error::InvalidVersion(_) => EngineError::Foreign,
+                fjall::Error::Io(error) => EngineError::Files(error),
                 error => EngineError::Failed(error),
             })?;
         let state = database.keyspace("state", || options(MEMTABLE))?;
@@ -113,8 +134,15 @@ impl Engine {
         }
         let is_new = stored.is_none();
         let mut identity = stored.unwrap_or(Identity { version: VERSION, lineage: 0, next_number: 1 });
+        let messages = database.keyspace("messages", || options(MEMTABLE))?;
         if is_new || new_lineage {
             identity.lineage = fastrand::u64(1..);
+            // What was brought back may be older here than there.
+            if let Some(row) = messages.iter().next_back()
+                && let Some(number) = rows::number(&row.key()?)
+            {
+                identity.next_number = identity.next_number.max(number.saturating_add(1));
+            }
             state.insert(rows::identity(), identity.encode_to_vec())?;
             database.persist(PersistMode::SyncAll)?;
         }
@@ -122,7 +150,7 @@ impl Engine {
         let engine = Self {
             lineage: identity.lineage,
             next_number: AtomicU64::new(identity.next_number),
-            messages: database.keyspace("messages", || options(MEMTABLE))?,
+            messages,
             padding: database.keyspace("padding", || options(u64::MAX))?,
             state,
             ids,
@@ -292,7 +320,9 @@ impl Engine {
             batch.insert(&self.padding, "padding", padding.clone());
             batch.commit()?;
         }
-        self.padding.remove("padding")?;
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        batch.remove(&self.padding, "padding");
+        batch.commit()?;
         let ids: Vec<_> = self.ids.lock().values().cloned().collect();
         let spaces = [&self.messages, &self.state, &self.padding];
         for space in spaces.into_iter().chain(&ids) {

@@ -1,7 +1,7 @@
 //! Changing groups and positions.
 
 use super::engine::EngineError;
-use super::rows::{self, Activity, CursorRow, Head, MemberRow, Space};
+use super::rows::{self, Activity, CursorRow, Former, Head, MemberRow, Space};
 use super::staged::Staged;
 use crate::store::{Changed, Created, Cursor, Description, History, Member, MemberChange, Progress, Role};
 use crate::types::{ConversationId, UserId, unix_ms};
@@ -57,7 +57,12 @@ pub(super) fn create(
         return Ok(if is_same { Created::Same(head.describe(group)) } else { Created::Other });
     }
     let mut head = staged.new_head();
-    head.mver = 1;
+    // None of these comes twice, or who heard of a former group only would
+    // trust what he knows of it.
+    let former: Former = staged.get(Space::State, rows::former(group))?.unwrap_or_default();
+    head.epoch = head.epoch.max(former.epoch.saturating_add(1));
+    head.mver = former.mver.saturating_add(1);
+    staged.remove(Space::State, rows::former(group));
     head.members = u64::try_from(wanted.len()).unwrap_or(u64::MAX);
     head.full_history = history == History::Full;
     for (user, role) in wanted {
@@ -87,7 +92,10 @@ pub(super) fn delete(staged: &mut Staged, group: &ConversationId) -> Result<Opti
     }
     staged.put(Space::State, rows::doomed(head.number), &Activity::default());
     staged.remove_head(group);
-    Ok(Some(head.mver.saturating_add(1)))
+    let mver = head.mver.saturating_add(1);
+    let former = Former { epoch: head.epoch, mver, at: unix_ms() };
+    staged.put(Space::State, rows::former(group), &former);
+    Ok(Some(mver))
 }
 
 /// What a change left: the change, `mver` and the number of members.

@@ -15,13 +15,17 @@
 //! - Who is interested in a group lives in memory: it is this process.
 //! - The conversation's epoch rises with its next message when the store's own
 //!   history is another one, as it is after a backup was brought back.
-//! - A disk that fails, or is full, costs RETRY_LATER while it lasts.
+//! - A disk that fails, or is full, costs RETRY_LATER while it lasts. What was
+//!   being written then is written again before anything is answered from it.
+//! - After a kill or a power cut it opens, without what was being written; over
+//!   damage to what was synced it does not, and says what to do (`journal`).
 
 mod append;
 mod committer;
 mod engine;
 mod groups;
 mod heads;
+mod journal;
 mod members;
 mod read;
 mod rows;
@@ -87,7 +91,7 @@ impl EmbeddedStore {
                 committer.run();
                 drop(alive);
             })
-            .map_err(|error| failed(EngineError::Failed(error.into())))?;
+            .map_err(|error| failed(EngineError::Files(error)))?;
         Ok((Self { shared, orders }, ended))
     }
 

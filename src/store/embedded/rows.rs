@@ -133,6 +133,18 @@ pub(super) struct Activity {
     pub(super) at: i64,
 }
 
+/// What is kept of a group that was removed, for a while.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Former {
+    #[prost(uint64, tag = "1")]
+    pub(super) epoch: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) mver: u64,
+    /// When it was removed, unix ms.
+    #[prost(int64, tag = "3")]
+    pub(super) at: i64,
+}
+
 const IDENTITY: u8 = 0;
 const HEAD: u8 = 1;
 const MEMBER: u8 = 2;
@@ -140,6 +152,7 @@ const CURSOR: u8 = 3;
 const BLOCKED: u8 = 4;
 const INDEX: u8 = 5;
 const DOOMED: u8 = 6;
+const FORMER: u8 = 7;
 
 fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -181,6 +194,12 @@ pub(super) fn cursor(number: u64, user: Option<UserId>) -> Vec<u8> {
     of_user(CURSOR, number, user)
 }
 
+/// Whether it is the key of a [`CursorRow`], of all spaces: no other begins so
+/// and is as long.
+pub(super) fn is_cursor(key: &[u8]) -> bool {
+    key.len() == 17 && key.first() == Some(&CURSOR)
+}
+
 /// The key of an entry of the blacklist, which has no value.
 pub(super) fn blocked(number: u64, user: Option<UserId>) -> Vec<u8> {
     of_user(BLOCKED, number, user)
@@ -202,7 +221,17 @@ pub(super) fn doomed(number: u64) -> Vec<u8> {
     key(DOOMED, &[&number.to_be_bytes()])
 }
 
+/// The key of a [`Former`].
+pub(super) fn former(group: &ConversationId) -> Vec<u8> {
+    key(FORMER, &[group.to_string().as_bytes()])
+}
+
 /// Where those begin.
+pub(super) fn all_former() -> Vec<u8> {
+    vec![FORMER]
+}
+
+/// Where the keys of what is to be removed begin.
 pub(super) fn all_doomed() -> Vec<u8> {
     vec![DOOMED]
 }
@@ -210,6 +239,11 @@ pub(super) fn all_doomed() -> Vec<u8> {
 /// The key of a message.
 pub(super) fn message(number: u64, seq: i64) -> Vec<u8> {
     [number.to_be_bytes(), seq.to_be_bytes()].concat()
+}
+
+/// The conversation's number a message's key begins with.
+pub(super) fn number(key: &[u8]) -> Option<u64> {
+    key.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 /// The key of an [`Original`].

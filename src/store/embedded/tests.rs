@@ -1,5 +1,7 @@
 //! What is particular to files: they are closed, opened, kept and outlived.
 
+mod power;
+
 use super::rows::{self, Identity, Space};
 use super::*;
 use crate::store::{History, Keep, MemberChange, Retention, Role, Span};
@@ -146,6 +148,10 @@ async fn what_cannot_be_opened_says_where_and_why() {
     let newer = EmbeddedStore::open(dir.path(), false).unwrap_err().to_string();
     assert!(newer.contains("newer version (layout 99"), "{newer}");
     assert!(newer.contains(&dir.path().display().to_string()), "{newer}");
+    let mark = engine::place(dir.path()).join("version");
+    std::fs::write(mark, b"FJL\x04").unwrap();
+    let foreign = EmbeddedStore::open(dir.path(), false).unwrap_err().to_string();
+    assert!(foreign.contains("another version of the storage engine"), "{foreign}");
     let file = tempfile::NamedTempFile::new().unwrap();
     let no_dir = EmbeddedStore::open(file.path(), false).unwrap_err().to_string();
     assert!(no_dir.contains(&file.path().display().to_string()), "{no_dir}");
@@ -167,9 +173,16 @@ async fn a_removed_group_leaves_nothing_and_old_ids_go() {
     let retention = Retention { p2p: any, group: any };
     store.trim(unix_ms(), &retention, "").await.unwrap();
     assert_eq!(rows(Space::Messages, Vec::new()).await.unwrap().len(), 0);
-    let left: Vec<_> =
-        rows(Space::State, Vec::new()).await.unwrap().into_iter().map(|(key, _)| key).collect();
-    assert_eq!(left, [rows::identity()]);
+    let left = async || {
+        let left = rows(Space::State, Vec::new()).await.unwrap();
+        left.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    assert_eq!(left().await, [rows::identity(), rows::former(&team)]);
+    let month = 30 * 24 * 3600 * 1000;
+    store.trim(unix_ms() + month - 60_000, &retention, "").await.unwrap();
+    assert_eq!(left().await.len(), 2);
+    store.trim(unix_ms() + month + 60_000, &retention, "").await.unwrap();
+    assert_eq!(left().await, [rows::identity()]);
 
     let now = unix_ms() / staged::PERIOD_MS;
     let old = message(&team, "old");

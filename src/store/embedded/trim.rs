@@ -7,7 +7,7 @@ use super::EmbeddedStore;
 use super::committer::Durability;
 use super::engine::EngineError;
 use super::read::View;
-use super::rows::{self, Space};
+use super::rows::{self, Former, Space};
 use super::staged::{PERIOD_MS, Staged};
 use crate::store::{Keep, Retention, StoreError, Trimmed};
 use crate::types::{ConversationId, unix_ms};
@@ -19,6 +19,9 @@ const CONVERSATIONS: usize = 256;
 const START: &str = "!";
 /// Messages removed in one step.
 const MESSAGES: usize = 2_000;
+
+/// A removed group's name is remembered this long, ms.
+const FORMER_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// Messages of a conversation to remove.
 struct Cut {
@@ -36,6 +39,12 @@ struct Found {
     looked_at: u64,
     /// Where to go on.
     cursor: String,
+}
+
+impl Former {
+    fn is_forgotten(&self, now: i64) -> bool {
+        now.saturating_sub(self.at) > FORMER_MS
+    }
 }
 
 impl View {
@@ -127,6 +136,18 @@ impl View {
         }
         Ok((keys, done))
     }
+
+    /// Keys of removed groups that were removed long enough ago.
+    fn forgotten(&self, now: i64) -> Result<Vec<Vec<u8>>, EngineError> {
+        let mut keys = Vec::new();
+        for (key, row) in self.engine.scan(Space::State, &rows::all_former(), None, usize::MAX)? {
+            if Former::decode(&row[..])?.is_forgotten(now) {
+                keys.push(key);
+            }
+        }
+        keys.truncate(MESSAGES);
+        Ok(keys)
+    }
 }
 
 /// Removes the messages up to the cuts.
@@ -155,33 +176,39 @@ impl EmbeddedStore {
         cursor: &str,
     ) -> Result<Trimmed, StoreError> {
         if cursor.is_empty() {
-            self.sweep().await?;
+            self.sweep(now).await?;
         }
         let (retention, from) = (*retention, cursor.to_owned());
         let found = self.read(move |view| view.outdated(now, &retention, &from)).await?;
         let Found { cuts, looked_at, cursor } = found;
         let messages = match cuts.is_empty() {
             true => 0,
-            false => self.write(Durability::Lazy, true, move |staged| cut(staged, &cuts)).await?,
+            false => self.write(Durability::Synced, true, move |staged| cut(staged, &cuts)).await?,
         };
         Ok(Trimmed { messages, conversations: looked_at, cursor })
     }
 
     /// Old ids, and a step of what removed conversations left.
-    async fn sweep(&self) -> Result<(), StoreError> {
+    async fn sweep(&self, now: i64) -> Result<(), StoreError> {
         let oldest = unix_ms() / PERIOD_MS - 1;
-        let (keys, done) = self
+        let ((keys, done), former) = self
             .read(move |view| {
                 view.engine.forget_before(oldest)?;
-                view.orphans()
+                Ok((view.orphans()?, view.forgotten(now)?))
             })
             .await?;
-        if keys.is_empty() && done.is_empty() {
+        if keys.is_empty() && done.is_empty() && former.is_empty() {
             return Ok(());
         }
-        self.write(Durability::Lazy, false, move |staged| {
+        self.write(Durability::Synced, false, move |staged| {
             keys.into_iter().for_each(|key| staged.remove(Space::Messages, key));
             done.into_iter().for_each(|number| staged.remove(Space::State, rows::doomed(number)));
+            for key in former {
+                // It may have come and gone once more.
+                if staged.get::<Former>(Space::State, key.clone())?.is_some_and(|it| it.is_forgotten(now)) {
+                    staged.remove(Space::State, key);
+                }
+            }
             Ok(())
         })
         .await

@@ -24,7 +24,8 @@ impl MemoryStore {
             return if same { Created::Same(log.describe(true)) } else { Created::Other };
         }
         let mut log = Log::new();
-        (log.history, log.mver) = (history, 1);
+        let (epoch, mver) = state.former.remove(group).unwrap_or_default();
+        (log.history, log.mver, log.epoch) = (history, mver + 1, log.epoch.max(epoch + 1));
         for (user, role) in members {
             log.members.insert(*user, Member { role: *role, since_seq: 0, mute_until: 0 });
             state.touch(*user, group);
@@ -42,6 +43,7 @@ impl MemoryStore {
         }
         log.mver += 1;
         log.members.clear();
+        state.former.insert(group.clone(), (log.epoch, log.mver));
         Some(log.audience())
     }
 

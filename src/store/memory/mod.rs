@@ -20,6 +20,8 @@ use crate::wire::pb::Position;
 #[derive(Debug, Default)]
 struct State {
     logs: HashMap<ConversationId, Log>,
+    /// The epoch and the `mver` of groups that were removed.
+    former: HashMap<ConversationId, (u64, u64)>,
     /// User → conversation → last activity, unix ms.
     indexes: HashMap<UserId, HashMap<ConversationId, i64>>,
 }

@@ -154,6 +154,8 @@ impl RedisStore {
             fetched = more.len();
             entries.extend(more);
         }
+        // What was appended since the top was read may be of a newer epoch.
+        entries.retain(|(id, _)| parse_seq(id) <= top);
         let keep = span.fitting(entries.iter().map(size));
         let has_more = entries.len() > keep;
         entries.truncate(keep);

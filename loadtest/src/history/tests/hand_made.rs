@@ -187,7 +187,7 @@ fn twice_moved_and_altered_are_found() {
     message.seq += 5;
     story.ack(&message);
     assert_eq!(labels(&story), ["moved", "lost"]);
-    story.note(1, Event::Resync { conversation: arc(CHAT), current: None });
+    story.note(1, Event::resync(&arc(CHAT)));
     assert_eq!(lossy(&story).count("moved"), 0, "told to forget it");
 
     let mut story = talk();

@@ -137,7 +137,7 @@ impl Story {
 
     /// Told RESYNC, and everything read again.
     pub(super) fn resync(&mut self, user: i64, conversation: &str) {
-        self.note(user, Event::Resync { conversation: arc(conversation), current: None });
+        self.note(user, Event::resync(&arc(conversation)));
         for message in self.log(conversation).messages.clone() {
             self.receive(user, &message, How::Pull);
         }
