@@ -298,7 +298,7 @@ struct Joined {
 impl Joined {
     fn into_membership(self, ports: Arc<Ports>) -> Membership {
         let Self { client, lease, node, record, subscribed, leased } = self;
-        Membership { ports, client, lease, node, record, subscribed, leased }
+        Membership { ports, client, lease, node, record, subscribed, leased, owed: None }
     }
 }
 

@@ -17,6 +17,7 @@ use super::identity::DataDir;
 use super::parting::{Parting, send_away};
 use super::{GatewayError, retention, wheel};
 use crate::admin::{self, AdminContext};
+use crate::bus::Cause;
 use crate::config::Config;
 use crate::handover::{Committed, HandoverError, Newcomer, Order, Program, Staged, Supervisor, UpgradeOrder, stage};
 use crate::hub::Hub;
@@ -165,7 +166,7 @@ impl Gateway {
         mut operators: AdminDoor,
         inheritance: Option<Inheritance>,
     ) -> Result<Serving, GatewayError> {
-        let Assembled { context, arrivals, rhythm, membership, permits, most } = assembled;
+        let Assembled { context, arrivals, rhythm, mut membership, permits, most } = assembled;
         let (listen, admin_address) = self.addresses();
         let Self { config, data, listener, admin, hub, phase, stop, keys, orders, program, .. } = self;
         let failed = |source| GatewayError::Listen { address: config.listen, role: "websocket", source };
@@ -180,6 +181,9 @@ impl Gateway {
         let mut clients = ClientDoor::new(socket, Arc::clone(&context), Arc::clone(&permits));
         let is_new = inheritance.is_none();
         if let Some(Inheritance { newcomer, staged, at }) = inheritance {
+            if let Some((membership, _)) = membership.as_mut().filter(|_| staged.is_disturbed()) {
+                membership.owed = Some(Cause::Resubscribed);
+            }
             staged.start(&context).await;
             clients.open().map_err(failed)?;
             newcomer.started(at.elapsed()).await;

@@ -264,6 +264,8 @@ impl Estate {
                 .map(|(gateway, counter)| HandoverBusNumber { gateway: gateway.to_string(), counter })
                 .collect(),
             bus_heard: heard.into_iter().map(source).collect(),
+            holes: ports.hub.gaps.all().iter().map(ToString::to_string).collect(),
+            disturbed_since: ports.bus.disturbances().open_since().unwrap_or(0),
         };
         let mut write = |record| writer.record(record).map_err(HandoverError::io("state"));
         write(Record::Gateway(gateway))?;

@@ -136,8 +136,13 @@ impl Staged {
         u64::try_from(self.connections.len()).unwrap_or(u64::MAX)
     }
 
-    /// Everything goes on here. What may have been on its way to a connection
-    /// when it stood still is looked for in the logs.
+    /// Whether something was to be made up for, with the routes bound anew.
+    pub(crate) const fn is_disturbed(&self) -> bool {
+        self.gateway.disturbed_since > 0
+    }
+
+    /// Everything goes on here. What was still to be read from the logs is
+    /// read from here.
     pub(crate) async fn start(self, context: &Context) {
         let ports = context.pipeline.ports();
         let Self { connections, peers, gateway, counters, unfinished, .. } = self;
@@ -157,7 +162,14 @@ impl Staged {
         m.handover_with_unsent.increment(unfinished.1);
         let pause_ms = monotonic_ms().saturating_sub(gateway.frozen_at_ms);
         m.handover_pause_seconds.record(Duration::from_millis(pause_ms));
-        ports.bus.disturbances().report(Cause::Handover, gateway.frozen_at);
+        for hole in &gateway.holes {
+            if let Ok(conversation) = ConversationId::parse(hole) {
+                ports.hub.gaps.note(&conversation, monotonic_ms(), None);
+            }
+        }
+        if gateway.disturbed_since > 0 {
+            ports.bus.disturbances().hold(Cause::Resubscribed, gateway.disturbed_since);
+        }
         for peer in peers {
             // The wheel has room for every connection.
             let _ = context.arrivals.send(peer).await;

@@ -98,7 +98,6 @@ pub(crate) struct Metrics {
     pub reconcile_new_source: Counter,
     pub reconcile_resubscribed: Counter,
     pub reconcile_lease: Counter,
-    pub reconcile_handover: Counter,
     pub reconciled: Counter,
     pub redis_up: Gauge,
     pub redis_reconnects: Counter,
@@ -382,7 +381,6 @@ impl Metrics {
             reconcile_new_source: reconcile("new_source"),
             reconcile_resubscribed: reconcile("resubscribed"),
             reconcile_lease: reconcile("lease"),
-            reconcile_handover: reconcile("handover"),
             reconciled: counter(
                 "tidegate_reconciled_conversations_total",
                 "Conversations looked at for what was lost.",

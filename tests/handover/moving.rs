@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use crate::common::{Gateway, Options, Redis, SOON, eventually, secs};
-use crate::talker::{Talker, check};
+use crate::talker::{Talker, check, connected};
 
 const USERS: i64 = 200;
 
 pub(crate) async fn talkers(gateway: &Gateway, users: i64, pause: Duration) -> Vec<Talker> {
-    let mut all = Vec::new();
+    let mut streams = Vec::new();
     for user in 1..=users {
-        let other = if user % 2 == 1 { user + 1 } else { user - 1 };
-        all.push(Talker::start(gateway.listen, user, other, pause).await);
+        streams.push((user, connected(gateway.listen, user).await));
     }
-    all
+    let other = |user| if user % 2 == 1 { user + 1 } else { user - 1 };
+    streams.into_iter().map(|(user, stream)| Talker::start(stream, user, other(user), pause)).collect()
 }
 
 /// Waits until each has been answered so often again.

@@ -63,10 +63,9 @@ pub(crate) fn conversation(a: i64, b: i64) -> String {
 }
 
 impl Talker {
-    /// Connects as `user` and talks to `other` until it is told to stop.
-    /// `pause` is the time between two sends.
-    pub(crate) async fn start(gateway: SocketAddr, user: i64, other: i64, pause: Duration) -> Self {
-        let stream = upgraded(TcpStream::connect(gateway).await.unwrap(), user).await;
+    /// Talks as `user` to `other`, who is connected too, until it is told to
+    /// stop. `pause` is the longest time between two parts of a send.
+    pub(crate) fn start(stream: TcpStream, user: i64, other: i64, pause: Duration) -> Self {
         let (read, write) = stream.into_split();
         let shared = Arc::new(Shared::default());
         let writer = tokio::spawn(talk(write, user, other, pause, Arc::clone(&shared)));
@@ -112,6 +111,11 @@ pub(crate) fn check(a: (i64, u64, &Heard), b: (i64, u64, &Heard)) {
     }
     let all = i64::try_from(a.1 + b.1).unwrap();
     assert_eq!(seqs, (1..=all).collect::<BTreeSet<i64>>(), "seqs without a hole");
+}
+
+/// A client's socket, past `Ready`.
+pub(crate) async fn connected(gateway: SocketAddr, user: i64) -> TcpStream {
+    upgraded(TcpStream::connect(gateway).await.unwrap(), user).await
 }
 
 /// The handshake by hand, and past `Ready`.
