@@ -14,7 +14,7 @@ use crate::telemetry::metrics;
 
 /// Longest that handshakes begun before may take; those that take longer are
 /// asked to come back.
-const HANDSHAKES: Duration = Duration::from_millis(300);
+const HANDSHAKES: Duration = Duration::from_secs(1);
 /// Longest that calls of operators may take.
 const CALLS: Duration = Duration::from_millis(500);
 
@@ -49,11 +49,11 @@ impl Serving {
                 return Err(why);
             }
         };
-        // From here on clients wait.
-        let paused = Instant::now();
+        // From here on newcomers wait, and then everybody.
         self.clients.close().await;
         self.operators.close();
         self.wait_for_handshakes().await;
+        let paused = Instant::now();
         let committed = match timeout(CALLS, self.admin.quiet.write()).await {
             Err(_) => Err(HandoverError::Deadline("a call of an operator does not end")),
             Ok(mut moved) => {

@@ -34,7 +34,7 @@ pub(crate) struct Summary {
     pub records: u64,
     /// Bytes, the head included.
     pub bytes: u64,
-    /// CRC-32 over all bytes.
+    /// CRC-32 over the head and each record's length and CRC-32.
     pub digest: u32,
 }
 
@@ -49,9 +49,11 @@ impl<W: Write> Writer<W> {
     /// Of this format, into `out`.
     pub(super) fn new(out: W, format: u32) -> std::io::Result<Self> {
         let mut writer = Self { out, crc: Crc::new(), summary: Summary::default() };
-        writer.put(MAGIC)?;
-        writer.put(&format.to_le_bytes())?;
-        writer.put(&[0; 4])?;
+        let mut head = MAGIC.to_vec();
+        head.extend(format.to_le_bytes());
+        head.extend([0; 4]);
+        writer.crc.update(&head);
+        writer.put(&head)?;
         Ok(writer)
     }
 
@@ -64,15 +66,16 @@ impl<W: Write> Writer<W> {
         let bytes = record.encode_to_vec();
         let length = u32::try_from(bytes.len()).ok().filter(|length| *length <= LONGEST);
         let length = length.ok_or(std::io::ErrorKind::FileTooLarge)?;
-        self.put(&length.to_le_bytes())?;
-        self.put(&Crc::of(&bytes).to_le_bytes())?;
+        let mut head = length.to_le_bytes().to_vec();
+        head.extend(Crc::of(&bytes).to_le_bytes());
+        self.crc.update(&head);
+        self.put(&head)?;
         self.put(&bytes)?;
         self.summary.records += 1;
         Ok(())
     }
 
     fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.crc.update(bytes);
         self.summary.bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.out.write_all(bytes)
     }
@@ -132,16 +135,17 @@ pub(super) fn read_from(
         left = left.checked_sub(taken).ok_or_else(|| broken("it ends too soon"))?;
         let mut bytes = vec![0; length];
         input.read_exact(&mut bytes).map_err(HandoverError::io("state"))?;
-        crc.update(&bytes);
         Ok(bytes)
     };
     let head = get(HEAD)?;
+    crc.update(&head);
     let format = number(head.get(8..12));
     if !head.starts_with(MAGIC) || !(OLDEST_FORMAT..=FORMAT).contains(&format) {
         return Err(HandoverError::State(format!("format {format} is not known here")));
     }
     for _ in 0..summary.records {
         let head = get(8)?;
+        crc.update(&head);
         let (length, sum) = (number(head.get(..4)), number(head.get(4..)));
         let bytes = get(usize::try_from(length).unwrap_or(usize::MAX))?;
         if Crc::of(&bytes) != sum {

@@ -11,6 +11,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod crossing;
+mod crowd;
 mod failing;
 mod moving;
 mod talker;
