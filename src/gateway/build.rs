@@ -264,7 +264,14 @@ impl Gateway {
             }
         };
         let destination = Destination { gateway: own.id.clone(), epoch: own.epoch };
-        let bus = RedisBus::start(client.clone(), self.keys.clone(), destination, receiver, self.node.is_some(), &self.stop);
+        let bus = RedisBus::start(
+            client.clone(),
+            self.keys.clone(),
+            destination,
+            receiver,
+            self.node.is_some(),
+            &self.stop,
+        );
         let mut subscribed = bus.subscribed();
         // The bus keeps trying; its end is the process's.
         let _ = subscribed.wait_for(|&generation| generation > 0).await;

@@ -36,9 +36,10 @@ impl ClientDoor {
     pub(super) fn open(&mut self) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.socket.try_clone()?)?;
         let (context, stop) = (Arc::clone(&self.context), CancellationToken::new());
-        let accepting = net::accept(listener, Arc::clone(&self.permits), stop.clone(), move |stream, peer, permit| {
-            tokio::spawn(session::establish(Arc::clone(&context), stream, peer, permit));
-        });
+        let accepting =
+            net::accept(listener, Arc::clone(&self.permits), stop.clone(), move |stream, peer, permit| {
+                tokio::spawn(session::establish(Arc::clone(&context), stream, peer, permit));
+            });
         self.accepting = Some((stop, tokio::spawn(accepting)));
         Ok(())
     }
@@ -75,8 +76,8 @@ impl AdminDoor {
     pub(super) fn open(&mut self) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.socket.try_clone()?)?;
         let stop = CancellationToken::new();
-        let serve = axum::serve(listener, self.router.clone())
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let serve =
+            axum::serve(listener, self.router.clone()).with_graceful_shutdown(stop.clone().cancelled_owned());
         let serving = tokio::spawn(async move {
             if let Err(error) = serve.await {
                 error!(%error, "admin listener ended");

@@ -19,7 +19,9 @@ use super::{GatewayError, retention, wheel};
 use crate::admin::{self, AdminContext};
 use crate::bus::Cause;
 use crate::config::Config;
-use crate::handover::{Committed, HandoverError, Newcomer, Order, Program, Staged, Supervisor, UpgradeOrder, stage};
+use crate::handover::{
+    Committed, HandoverError, Newcomer, Order, Program, Staged, Supervisor, UpgradeOrder, stage,
+};
 use crate::hub::Hub;
 use crate::pipeline::Pipeline;
 use crate::redis::{Keys, Lease, LeaseRecord};
@@ -130,9 +132,14 @@ impl Gateway {
     }
 
     /// Everything of the process before this one, up to its commit.
-    async fn inherit(&self, mut newcomer: Newcomer) -> Result<(Assembled, Option<Inheritance>), GatewayError> {
+    async fn inherit(
+        &self,
+        mut newcomer: Newcomer,
+    ) -> Result<(Assembled, Option<Inheritance>), GatewayError> {
         match self.stage(&mut newcomer).await {
-            Ok((assembled, staged)) => Ok((assembled, Some(Inheritance { newcomer, staged, at: Instant::now() }))),
+            Ok((assembled, staged)) => {
+                Ok((assembled, Some(Inheritance { newcomer, staged, at: Instant::now() })))
+            }
             Err(error) => {
                 newcomer.refuse(&error).await;
                 Err(error)
@@ -264,7 +271,8 @@ impl Serving {
                             let answer = if committed.is_started {
                                 Ok(committed.report.clone())
                             } else {
-                                Err("the new process has everything and does not say that it serves".to_owned())
+                                Err("the new process has everything and does not say that it serves"
+                                    .to_owned())
                             };
                             // Whoever asked may have gone.
                             let _ = done.send(answer);

@@ -46,8 +46,7 @@ impl Channel {
     /// The end that this process was started with as its standard input,
     /// which is empty from then on.
     pub(super) fn inherited() -> Result<Self, HandoverError> {
-        let socket =
-            io::stdin().as_fd().try_clone_to_owned().map_err(HandoverError::io("control socket"))?;
+        let socket = io::stdin().as_fd().try_clone_to_owned().map_err(HandoverError::io("control socket"))?;
         let null = std::fs::File::open("/dev/null").map_err(HandoverError::io("/dev/null"))?;
         rustix::stdio::dup2_stdin(&null).map_err(HandoverError::io("standard input"))?;
         Self::over(socket)
@@ -94,8 +93,12 @@ impl Channel {
             let mut bytes = vec![0; LONGEST];
             let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let received =
-                recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+            let received = recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            )?;
             let mut descriptors = Vec::new();
             for message in ancillary.drain() {
                 if let RecvAncillaryMessage::ScmRights(received) = message {
@@ -154,7 +157,9 @@ mod tests {
         let mut text = String::new();
         File::from(descriptors.remove(0)).read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello");
-        assert!(matches!(theirs.receive("commit", SOON).await, Ok((Message::Commit(_), none)) if none.is_empty()));
+        assert!(
+            matches!(theirs.receive("commit", SOON).await, Ok((Message::Commit(_), none)) if none.is_empty())
+        );
         drop(ours);
         assert!(matches!(theirs.receive("more", SOON).await, Err(HandoverError::Gone)));
     }

@@ -141,7 +141,11 @@ impl Estate {
     /// Has everything hold still, hands over the rest, and commits, all before
     /// `deadline`. On an error nothing has happened to any client, and the
     /// caller has it all go on ([`Self::resume`]).
-    pub(crate) async fn commit(&self, prepared: Prepared, deadline: Instant) -> Result<Committed, HandoverError> {
+    pub(crate) async fn commit(
+        &self,
+        prepared: Prepared,
+        deadline: Instant,
+    ) -> Result<Committed, HandoverError> {
         let frozen_at = Instant::now();
         let agreed = timeout_at(deadline, self.agree(&prepared)).await;
         let agreed = agreed.map_err(|_| HandoverError::Deadline("the pause has been long enough"))??;
@@ -227,8 +231,9 @@ impl Estate {
         channel.send(Message::State(state), &[memory.as_fd()], SEND).await?;
         // The caller's deadline is nearer.
         match channel.receive("the new process has everything", STARTED).await? {
-            (Message::Staged(staged), _)
-                if (staged.connections, staged.digest) == (connections, digest) => Ok(()),
+            (Message::Staged(staged), _) if (staged.connections, staged.digest) == (connections, digest) => {
+                Ok(())
+            }
             (other, _) => Err(HandoverError::Unexpected(format!("{other:?}"))),
         }
     }

@@ -64,9 +64,8 @@ impl<'a> Gathering<'a> {
             let end = Instant::now() + BATCH_WAIT;
             loop {
                 self.pump().await?;
-                let is_missing = |peer: &Arc<Peer>| {
-                    !self.copied.contains(&peer.identity.conn) && !peer.outbox.is_closed()
-                };
+                let is_missing =
+                    |peer: &Arc<Peer>| !self.copied.contains(&peer.identity.conn) && !peer.outbox.is_closed();
                 if !batch.iter().any(is_missing) || Instant::now() >= end {
                     break;
                 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::HandoverError;
 use crate::hub::{
-    CarriedOutbox, CarriedRoom, CarriedTimes, Class, Ending, Frame, HeldConnection, OutboxLimits, Peer, PeerIdentity, Room,
+    CarriedOutbox, CarriedRoom, CarriedTimes, Class, Ending, Frame, HeldConnection, OutboxLimits, Peer,
+    PeerIdentity, Room,
 };
 use crate::message::{CarriedPlaces, Mark, Place, Pulling};
 use crate::telemetry::FrameKind;
@@ -169,8 +170,7 @@ fn to_pulling(pulling: HandoverPulling) -> Result<Pulling, HandoverError> {
 /// A group with members online here.
 pub(super) fn of_room(room: &Room) -> HandoverRoom {
     let CarriedRoom { mver, latest, members } = room.carry();
-    let member =
-        |(user, since, mver): (UserId, i64, u64)| HandoverMember { user: user.get(), since, mver };
+    let member = |(user, since, mver): (UserId, i64, u64)| HandoverMember { user: user.get(), since, mver };
     HandoverRoom {
         conversation_id: room.conversation.to_string(),
         mver,
@@ -183,9 +183,8 @@ pub(super) fn of_room(room: &Room) -> HandoverRoom {
 /// See [`of_room`].
 pub(super) fn to_room(room: &HandoverRoom) -> Result<(ConversationId, CarriedRoom), HandoverError> {
     let conversation = ConversationId::parse(&room.conversation_id).map_err(broken)?;
-    let member = |member: &HandoverMember| {
-        Ok((UserId::new(member.user).map_err(broken)?, member.since, member.mver))
-    };
+    let member =
+        |member: &HandoverMember| Ok((UserId::new(member.user).map_err(broken)?, member.since, member.mver));
     let members = room.members.iter().map(member).collect::<Result<_, HandoverError>>()?;
     Ok((conversation, CarriedRoom { mver: room.mver, latest: (room.latest_epoch, room.latest_seq), members }))
 }

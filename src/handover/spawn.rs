@@ -75,7 +75,8 @@ impl Program {
         let (channel, theirs): (Channel, OwnedFd) = Channel::pair()?;
         // The command keeps its copy of the other end: it must not outlive this.
         let child = self.command().arg(FLAG).stdin(Stdio::from(theirs)).spawn();
-        let child = child.map_err(|error| HandoverError::Unfit(format!("{}: {error}", self.path.display())))?;
+        let child =
+            child.map_err(|error| HandoverError::Unfit(format!("{}: {error}", self.path.display())))?;
         Ok((Newborn(Some(child)), channel))
     }
 

@@ -107,8 +107,7 @@ async fn prove(ports: &Ports, tops: &[HandoverTop]) -> Result<(), HandoverError>
     let found = ports.store.tops(&names).await;
     let found = found.map_err(|error| HandoverError::Unfit(format!("store: {error}")))?;
     for (told, found) in tops.iter().zip(found) {
-        let reached =
-            found.is_some_and(|found| (found.epoch, found.seq) >= (told.epoch, told.seq));
+        let reached = found.is_some_and(|found| (found.epoch, found.seq) >= (told.epoch, told.seq));
         if !reached {
             let what = &told.conversation_id;
             return Err(HandoverError::State(format!("the store ends before {what} {}", told.seq)));

@@ -231,7 +231,11 @@ mod tests {
         let copy = File::from(memory.try_clone().unwrap());
         assert!((&copy).write_all(b"x").is_err() && copy.set_len(1).is_err());
         let mut seen = 0;
-        read(memory, &summary, |_| { seen += 1; Ok(()) }).unwrap();
+        read(memory, &summary, |_| {
+            seen += 1;
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(seen, 1);
     }
 }

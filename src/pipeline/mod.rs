@@ -35,9 +35,9 @@ mod send;
 mod settle;
 #[cfg(test)]
 mod simulation;
+mod standing;
 #[cfg(test)]
 mod testbed;
-mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -393,13 +393,19 @@ impl Metrics {
             redis_commands: counter("tidegate_redis_commands_total", "Commands sent to Redis."),
             redis_errors: counter("tidegate_redis_errors_total", "Round trips to Redis that failed."),
             lease_lost: counter("tidegate_lease_lost_total", "Times the own lease was found gone."),
-            drained: counter("tidegate_connections_drained_total", "Clients asked to connect elsewhere or again."),
+            drained: counter(
+                "tidegate_connections_drained_total",
+                "Clients asked to connect elsewhere or again.",
+            ),
             handovers_done: handovers("done"),
             handovers_failed: handovers("failed"),
             handover_moved: moved("all"),
             handover_mid_frame: moved("mid_frame"),
             handover_with_unsent: moved("with_unsent"),
-            handover_pause_seconds: seconds("tidegate_handover_pause_seconds", "For how long a hot restart kept clients waiting."),
+            handover_pause_seconds: seconds(
+                "tidegate_handover_pause_seconds",
+                "For how long a hot restart kept clients waiting.",
+            ),
             rebinds: counter("tidegate_route_rebinds_total", "Routes bound again after an outage."),
         }
     }

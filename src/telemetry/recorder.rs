@@ -89,10 +89,8 @@ mod tests {
         let text = "# HELP a A.\n# TYPE a counter\na 3\n\n# TYPE b gauge\nb 4\n# TYPE c counter\n\
                     c{x=\"1\",y=\"z\"} 5\nc{x=\"2\",y=\"z\"} 0\n";
         let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let expected = [
-            ("a".to_owned(), vec![], 3),
-            ("c".to_owned(), vec![label("x", "1"), label("y", "z")], 5),
-        ];
+        let expected =
+            [("a".to_owned(), vec![], 3), ("c".to_owned(), vec![label("x", "1"), label("y", "z")], 5)];
         assert_eq!(counters(text), expected);
     }
 }

@@ -182,8 +182,16 @@ impl Gateway {
     async fn start_in(dir: TempDir, options: Options) -> Self {
         let child = spawn(dir.path(), &options);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway =
-            Self { listen: nowhere, admin: nowhere, id: String::new(), epoch: 0, dir, options, child, heir: None };
+        let mut gateway = Self {
+            listen: nowhere,
+            admin: nowhere,
+            id: String::new(),
+            epoch: 0,
+            dir,
+            options,
+            child,
+            heir: None,
+        };
         gateway.wait_ready().await;
         gateway
     }

@@ -47,7 +47,8 @@ fn chunk(round: u64, n: usize) -> String {
 impl Client {
     /// What is done before an upgrade.
     async fn before(&mut self, round: u64) -> Vec<u8> {
-        let beat = frame(Payload::Hb(Heartbeat { client_time: i64::try_from(round).unwrap(), background: false }));
+        let beat =
+            frame(Payload::Hb(Heartbeat { client_time: i64::try_from(round).unwrap(), background: false }));
         let bytes = client_frame(0x82, &beat);
         let cut = if self.user <= MID_FRAME { fastrand::usize(1..bytes.len()) } else { 0 };
         let (now, later) = bytes.split_at(cut);

@@ -102,7 +102,11 @@ async fn a_program_that_cannot_be_used_is_found_out_before_anything_changes() {
     let relative = gateway.http().post("/v1/upgrade", &json!({ "binary": "tidegate" })).await;
     assert_eq!(relative.status, 400, "{}", relative.text());
     let path = dir.path().join("invalid");
-    fs::write(&path, format!("#!/bin/sh\nTIDEGATE_WORKERS=0 exec {} \"$@\"\n", env!("CARGO_BIN_EXE_tidegate"))).unwrap();
+    fs::write(
+        &path,
+        format!("#!/bin/sh\nTIDEGATE_WORKERS=0 exec {} \"$@\"\n", env!("CARGO_BIN_EXE_tidegate")),
+    )
+    .unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let said = refused(&gateway, &path).await;
     assert!(said.contains("TIDEGATE_WORKERS"), "{said}");
@@ -146,10 +150,9 @@ async fn one_at_a_time() {
 
 /// The process that was started by this one.
 fn child_of(pid: u32) -> Option<u32> {
-    let parent = |stat: &str| -> Option<u32> {
-        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
-    };
-    let all = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let parent = |stat: &str| -> Option<u32> { stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok() };
+    let all =
+        fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let mut all = all.filter(|id| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         let is_handover = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();

@@ -99,7 +99,11 @@ impl Talker {
 pub(crate) fn check(a: (i64, u64, &Heard), b: (i64, u64, &Heard)) {
     let mut seqs = BTreeSet::new();
     for ((user, sent, own), (_, _, other)) in [(a, b), (b, a)] {
-        assert_eq!(own.acks.keys().copied().collect::<Vec<_>>(), (0..sent).collect::<Vec<_>>(), "acks of {user}");
+        assert_eq!(
+            own.acks.keys().copied().collect::<Vec<_>>(),
+            (0..sent).collect::<Vec<_>>(),
+            "acks of {user}"
+        );
         let mut heard: Vec<u64> = other.pushes.iter().map(|(_, n)| *n).collect();
         assert!(other.pushes.is_sorted_by_key(|(seq, _)| *seq), "order of {user}'s messages");
         heard.sort_unstable();
@@ -134,7 +138,10 @@ pub(crate) async fn upgraded(mut stream: TcpStream, user: i64) -> TcpStream {
     assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
     let (opcode, payload) = server_frame(&mut stream).await.unwrap();
     assert_eq!(opcode, 2);
-    assert!(matches!(&frames(payload.into())[..], [Frame::Envelope(Envelope { payload: Some(Payload::Ready(_)), .. })]));
+    assert!(matches!(
+        &frames(payload.into())[..],
+        [Frame::Envelope(Envelope { payload: Some(Payload::Ready(_)), .. })]
+    ));
     stream
 }
 
@@ -204,7 +211,11 @@ async fn talk(
     // Everything sent is answered before the end.
     let end = tokio::time::Instant::now() + PATIENCE;
     while shared.acked.load(Ordering::Acquire) < n {
-        assert!(tokio::time::Instant::now() < end, "user {user}: {} of {n} answered", shared.acked.load(Ordering::Acquire));
+        assert!(
+            tokio::time::Instant::now() < end,
+            "user {user}: {} of {n} answered",
+            shared.acked.load(Ordering::Acquire)
+        );
         sleep(Duration::from_millis(5)).await;
     }
     write
@@ -265,6 +276,8 @@ fn take(heard: &mut Heard, user: i64, other: i64, payload: Payload, shared: &Sha
             assert_eq!(*text, content(other, n), "user {user}: message {n} of {other}");
             heard.pushes.push((push.seq, n));
         }
-        payload => panic!("user {user}: {:?}", Envelope { header: None, payload: Some(payload) }.encoded_len()),
+        payload => {
+            panic!("user {user}: {:?}", Envelope { header: None, payload: Some(payload) }.encoded_len())
+        }
     }
 }

@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use super::cut::Cut;
 use super::super::counter::{Continuity, Inbound};
 use super::super::{BUS_VERSION, Cause, Destination, Disturbances, Receiver, accepts};
+use super::cut::Cut;
 use crate::redis::{Client, Link};
 use crate::telemetry::metrics;
 use crate::types::{GatewayId, unix_micros, unix_ms};
