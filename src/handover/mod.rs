@@ -23,6 +23,8 @@ mod checksum;
 mod child;
 mod error;
 mod facts;
+#[cfg(test)]
+mod golden;
 mod notify;
 mod order;
 mod parent;

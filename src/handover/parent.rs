@@ -152,8 +152,7 @@ impl Estate {
         // Whole or not at all, and with it everything is the other's.
         prepared.channel.send(Message::Commit(HandoverCommit {}), &[], SEND).await?;
         let Agreed { held, left, mid_frame, with_unsent } = agreed;
-        held.values().for_each(|held| held.peer.set_moved());
-        self.context.freeze.conclude(&left);
+        self.context.freeze.conclude(held.keys().copied().collect(), &left);
         let started = prepared.channel.receive("the new process serves", STARTED).await;
         let is_started = matches!(started, Ok((Message::Started(_), _)));
         let pause = frozen_at.elapsed();

@@ -63,14 +63,18 @@ impl<W: Write> Writer<W> {
     }
 
     fn raw(&mut self, record: &HandoverRecord) -> std::io::Result<()> {
-        let bytes = record.encode_to_vec();
+        self.bytes(&record.encode_to_vec())
+    }
+
+    /// One more record, encoded.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let length = u32::try_from(bytes.len()).ok().filter(|length| *length <= LONGEST);
         let length = length.ok_or(std::io::ErrorKind::FileTooLarge)?;
         let mut head = length.to_le_bytes().to_vec();
-        head.extend(Crc::of(&bytes).to_le_bytes());
+        head.extend(Crc::of(bytes).to_le_bytes());
         self.crc.update(&head);
         self.put(&head)?;
-        self.put(&bytes)?;
+        self.put(bytes)?;
         self.summary.records += 1;
         Ok(())
     }

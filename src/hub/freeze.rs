@@ -6,7 +6,7 @@
 //! what only it knows. It then neither reads nor writes until the stage says
 //! so, and keeps everything: to go on is to wake up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -66,6 +66,8 @@ pub(crate) struct Freeze {
     word: AtomicU32,
     deposits: Mutex<Deposits>,
     deposited: Notify,
+    /// Those that go on in another process, once that is settled.
+    moved: Mutex<HashSet<ConnId>>,
 }
 
 impl Freeze {
@@ -96,10 +98,17 @@ impl Freeze {
         self.word.store(attempt << 2 | 2, Ordering::Release);
     }
 
-    /// Those that have moved hold still for ever; the others are woken.
-    pub(crate) fn conclude(&self, left: &[Arc<Peer>]) {
+    /// Those that have `moved` hold still for ever; the others are woken.
+    pub(crate) fn conclude(&self, moved: HashSet<ConnId>, left: &[Arc<Peer>]) {
+        *self.moved.lock() = moved;
         self.word.fetch_or(3, Ordering::AcqRel);
         left.iter().for_each(|peer| peer.outbox.nudge());
+    }
+
+    /// Whether a connection goes on in another process.
+    #[must_use]
+    pub(crate) fn has_moved(&self, conn: ConnId) -> bool {
+        self.moved.lock().contains(&conn)
     }
 
     /// Back to work; what was handed out is closed.

@@ -1,6 +1,6 @@
 //! What the rest of the gateway holds of one connection.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::copies::Offered;
 use super::outbox::{Frame, Outbox, OutboxLimits};
@@ -49,8 +49,6 @@ pub(crate) struct Peer {
     pub(super) shedding: AtomicU64,
     /// Reads handed to the pipeline and not yet answered.
     pulls: AtomicU32,
-    /// It goes on in another process.
-    moved: AtomicBool,
 }
 
 impl Peer {
@@ -71,7 +69,6 @@ impl Peer {
             in_flight: AtomicU32::new(0),
             shedding: AtomicU64::new(0),
             pulls: AtomicU32::new(0),
-            moved: AtomicBool::new(false),
         }
     }
 
@@ -212,17 +209,6 @@ impl Peer {
     /// A read goes to the pipeline; returns how many there are now.
     pub(crate) fn pull_started(&self) -> u32 {
         self.pulls.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    /// It goes on in another process: nothing is done for it here any more.
-    pub(crate) fn set_moved(&self) {
-        self.moved.store(true, Ordering::Release);
-    }
-
-    /// Whether it does.
-    #[must_use]
-    pub(crate) fn is_moved(&self) -> bool {
-        self.moved.load(Ordering::Acquire)
     }
 
     /// Whether nothing it asked for is still to be answered.

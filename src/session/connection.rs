@@ -115,7 +115,7 @@ impl Connection {
             return false;
         }
         if stage == Stage::Over {
-            return self.peer.is_moved();
+            return self.context.freeze.has_moved(self.peer.identity.conn);
         }
         let conn = self.peer.identity.conn;
         if self.copied != attempt

@@ -152,7 +152,12 @@ impl Gateway {
 
     /// Asks it to end.
     pub fn terminate(&self) {
-        kill(self.pid(), Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
     }
 
     /// Waits for its end.
