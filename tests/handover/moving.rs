@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::common::raw::Raw;
 use crate::common::{Gateway, Options, Redis, SOON, eventually, secs};
 use crate::talker::{Talker, check, connected};
 
@@ -87,4 +88,25 @@ async fn two_hundred_talk_through_three_upgrades_on_the_embedded_store() {
 async fn two_hundred_talk_through_three_upgrades_on_redis() {
     let redis = Redis::start().await;
     three_upgrades(Options::cluster(&redis, "gw-1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_does_not_end_is_asked_to_come_back() {
+    let mut gateway = Gateway::start(Options::new()).await;
+    let talkers = talkers(&gateway, 10, Duration::from_millis(20)).await;
+    everybody_goes_on(&talkers, 2).await;
+    let mut half = Raw::connect(&gateway).await;
+    half.write(b"GET /ws?user=99 HTTP/1.1\r\n").await;
+    eventually("it is accepted", secs(5), || async {
+        let metrics = gateway.http().get("/metrics").await.text();
+        metrics.contains("tidegate_connections_accepted_total 11").then_some(())
+    })
+    .await;
+    let answer = tokio::spawn(async move { half.head().await });
+    let report = gateway.upgrade().await;
+    assert_eq!(report["moved"], 10, "{report}");
+    let head = answer.await.unwrap();
+    assert_eq!((head.status, head.header("Retry-After")), (503, "1"));
+    everybody_goes_on(&talkers, 2).await;
+    settle(talkers).await;
 }
