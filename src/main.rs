@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use listenfd::ListenFd;
 use tidegate::cli::{Cli, Command, ServeArgs};
 use tidegate::{Exit, Gateway, install_log, process_env, resolve};
 
@@ -51,6 +52,9 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
     }
     install_log(&config.log_filter, config.log_json).map_err(anyhow::Error::msg)?;
     raise_descriptor_limit();
+    // Before there are threads: it changes the environment.
+    let mut given = ListenFd::from_env();
+    let given = [0, 1].into_iter().map_while(|n| given.take_tcp_listener(n).ok().flatten()).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers)
         .max_blocking_threads(READERS)
@@ -58,7 +62,8 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
         .build()
         .context("runtime")?;
     let exit = runtime.block_on(async {
-        let gateway = if args.handover { Gateway::take_over(config).await? } else { Gateway::build(config)? };
+        let gateway =
+            if args.handover { Gateway::take_over(config).await? } else { Gateway::build_on(config, given)? };
         gateway.run().await
     });
     match &exit {

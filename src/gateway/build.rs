@@ -81,12 +81,25 @@ impl Gateway {
     /// Takes the data directory, binds both listeners and starts connecting to
     /// Redis. Must run within a tokio runtime.
     pub fn build(config: Config) -> Result<Self, GatewayError> {
+        Self::build_on(config, Vec::new())
+    }
+
+    /// The same on sockets that whoever supervises the process has opened: the
+    /// clients' and, if there is a second one, the operators'. Who connects
+    /// before the gateway is ready waits in their queue.
+    pub fn build_on(config: Config, given: Vec<TcpListener>) -> Result<Self, GatewayError> {
         let data = DataDir::open(&config.data_dir, config.gateway_id.as_ref())?;
         let refused = |role, address| move |source| GatewayError::Listen { address, role, source };
-        let listener = Listener::bind(config.listen).map_err(refused("websocket", config.listen))?;
-        let listen = listener.address().map_err(refused("websocket", config.listen))?;
-        let admin = bind_admin(config.admin).map_err(refused("admin", config.admin))?;
-        Self::over(config, data, (Entrance::Bound(listener), listen), admin, None)
+        let mut given = given.into_iter();
+        let entrance = match given.next() {
+            Some(socket) => own(socket).map(|(socket, listen)| (Entrance::Listening(socket), listen)),
+            None => Listener::bind(config.listen)
+                .and_then(|listener| listener.address().map(|listen| (Entrance::Bound(listener), listen))),
+        };
+        let entrance = entrance.map_err(refused("websocket", config.listen))?;
+        let admin = given.next().map_or_else(|| TcpListener::bind(config.admin), Ok);
+        let (admin, _) = admin.and_then(own).map_err(refused("admin", config.admin))?;
+        Self::over(config, data, entrance, admin, None)
     }
 
     /// Takes over from the process that started this one, whose control socket
@@ -309,8 +322,9 @@ impl Joined {
     }
 }
 
-fn bind_admin(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = TcpListener::bind(address)?;
+/// A listening socket as it is used here, and its address.
+fn own(socket: TcpListener) -> std::io::Result<(TcpListener, SocketAddr)> {
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    let address = socket.local_addr()?;
+    Ok((socket, address))
 }

@@ -11,6 +11,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod activated;
 mod crossing;
 mod crowd;
 mod failing;
