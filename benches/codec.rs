@@ -6,10 +6,9 @@ use std::hint::black_box;
 use std::ops::ControlFlow;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tidegate::internal::{
-    Event, Frames, Inbound, Payload, decode, encode, encode_varint, parse_header, reply, unmask,
-};
+use tidegate::internal::{Event, Frames, Inbound, Payload, decode, encode, parse_header, reply, unmask};
 use tidegate::proto::{Ack, AckStatus, Envelope, MessageType, Push, SendMessageReq, push, send_message_req};
+use tidegate_loadtest::frame::around as client_frame;
 
 const MASK: [u8; 4] = [0x5a, 0x13, 0xc6, 0x2f];
 const MAX_MESSAGE: usize = 128 * 1024;
@@ -64,29 +63,6 @@ fn ack() -> Envelope {
 
 fn bytes_of(envelope: &Envelope) -> Vec<u8> {
     prost::Message::encode_to_vec(envelope)
-}
-
-/// A client's WebSocket frame around one Tidegate frame.
-fn client_frame(envelope: &[u8]) -> Vec<u8> {
-    let mut message = Vec::new();
-    encode_varint(u64::try_from(envelope.len()).unwrap_or(u64::MAX), &mut message);
-    message.extend_from_slice(envelope);
-    let mut out = vec![0x82];
-    match (u8::try_from(message.len()), u16::try_from(message.len())) {
-        (Ok(short @ 0..=125), _) => out.push(0x80 | short),
-        (_, Ok(medium)) => {
-            out.push(0xfe);
-            out.extend_from_slice(&medium.to_be_bytes());
-        }
-        _ => {
-            out.push(0xff);
-            out.extend_from_slice(&u64::try_from(message.len()).unwrap_or(u64::MAX).to_be_bytes());
-        }
-    }
-    out.extend_from_slice(&MASK);
-    unmask(&mut message, MASK);
-    out.extend_from_slice(&message);
-    out
 }
 
 fn headers(c: &mut Criterion) {

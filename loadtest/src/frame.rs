@@ -15,7 +15,14 @@ pub const HEARTBEAT: [u8; 7] = [0x82, 0x81, 0x5a, 0x13, 0xc6, 0x2f, 0x5a];
 /// A masked binary frame holding one envelope.
 #[must_use]
 pub fn envelope(payload: Payload) -> Vec<u8> {
-    masked(&message(payload))
+    around(&Envelope { header: None, payload: Some(payload) }.encode_to_vec())
+}
+
+/// A masked binary frame around an envelope that is bytes already; around
+/// nothing, it is the heartbeat.
+#[must_use]
+pub fn around(envelope: &[u8]) -> Vec<u8> {
+    masked(&message(envelope))
 }
 
 /// One frame of which a decimal number is written anew before each use:
@@ -32,7 +39,7 @@ pub(crate) struct Template {
 impl Template {
     /// `payload` must hold [`Template::PLACE`] once.
     pub(crate) fn new(payload: Payload) -> Result<Self> {
-        let message = message(payload);
+        let message = message(&Envelope { header: None, payload: Some(payload) }.encode_to_vec());
         let place = Self::PLACE.as_bytes();
         let Some(phase) = message.windows(place.len()).position(|window| window == place) else {
             bail!("no place for the number");
@@ -77,11 +84,11 @@ pub(crate) fn parse(input: &[u8]) -> Result<Option<(u8, usize, usize)>> {
     Ok((input.len() >= header + length).then_some((first & 0x0f, header, length)))
 }
 
-fn message(payload: Payload) -> Vec<u8> {
-    let envelope = Envelope { header: None, payload: Some(payload) }.encode_to_vec();
+/// A Tidegate frame: the length of the envelope before it.
+fn message(envelope: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(envelope.len() + 5);
     encode_varint(u64::try_from(envelope.len()).unwrap_or(u64::MAX), &mut out);
-    out.extend_from_slice(&envelope);
+    out.extend_from_slice(envelope);
     out
 }
 
@@ -135,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_heartbeat_is_one_zero_byte() {
-        assert_eq!(HEARTBEAT[..], masked(&[0]));
+        assert_eq!(HEARTBEAT[..], around(&[]));
     }
 
     #[test]

@@ -122,9 +122,6 @@ enum Verb {
     /// The floor's process.
     #[command(hide = true)]
     Floor(floor::Serve),
-    /// A gateway's process.
-    #[command(name = Linked::VERB, hide = true)]
-    Gateway(Linked),
 }
 
 /// Exit code of a run that could not be made, or proves nothing.
@@ -132,6 +129,9 @@ const VOID: u8 = 2;
 
 /// The program: reads its arguments, runs one scenario, prints the report.
 pub fn main() -> ExitCode {
+    if let Some(gateway) = Linked::from_arguments() {
+        return finish(gateway.run());
+    }
     let arguments = Arguments::parse();
     let common = &arguments.common;
     let outcome = match &arguments.verb {
@@ -145,7 +145,6 @@ pub fn main() -> ExitCode {
         Verb::P2p(scenario) => run::run(common, scenario),
         Verb::Check(scenario) => checked(common, scenario),
         Verb::Floor(floor) => return finish(floor.run().map(|()| ExitCode::SUCCESS)),
-        Verb::Gateway(gateway) => return finish(gateway.run()),
     };
     finish(outcome.and_then(|report| {
         publish(common, &report)?;
@@ -189,4 +188,14 @@ fn checked(common: &Common, scenario: &check::Check) -> Result<Report> {
     report.judged(verdict);
     report.limit(&common.limit);
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Arguments::command().debug_assert();
+    }
 }

@@ -24,13 +24,12 @@ pub(crate) struct Processes(Vec<u32>);
 pub(crate) struct Sample {
     at: Instant,
     cpu: Duration,
-    /// CPU time of each thread there is, by its id.
-    threads: BTreeMap<u32, Duration>,
+    /// CPU time and context switches of each thread there is, by its id.
+    threads: BTreeMap<u32, (Duration, u64)>,
     user: Duration,
     system: Duration,
     /// Anonymous resident memory, bytes.
     pub(crate) memory: u64,
-    switches: u64,
     calls: u64,
     /// A process is gone: nothing here can be relied on.
     pub(crate) is_partial: bool,
@@ -68,7 +67,6 @@ impl Processes {
             user: Duration::ZERO,
             system: Duration::ZERO,
             memory: 0,
-            switches: 0,
             calls: 0,
             is_partial: false,
         };
@@ -116,28 +114,30 @@ impl Sample {
             // A thread may end meanwhile.
             let read = |name: &str| read_to_string(path.join(name)).unwrap_or_default();
             let cpu = read("schedstat").split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0);
-            self.threads.insert(thread, Duration::from_nanos(cpu));
             let status = read("status");
-            for line in ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"] {
-                self.switches += number(&status, line).unwrap_or(0);
-            }
+            let lines = ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"];
+            let switches = lines.iter().filter_map(|line| number(&status, line)).sum();
+            self.threads.insert(thread, (Duration::from_nanos(cpu), switches));
         }
         Some(())
     }
 
     /// What was spent since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> Cost {
-        let spent = |(thread, cpu): (&u32, &Duration)| {
-            cpu.saturating_sub(earlier.threads.get(thread).copied().unwrap_or_default())
-        };
-        let mut threads: Vec<Duration> =
-            self.threads.iter().map(spent).filter(|cpu| !cpu.is_zero()).collect();
+        let (mut threads, mut switches) = (Vec::new(), 0);
+        for (thread, (cpu, switched)) in &self.threads {
+            // One that is new since then had spent nothing.
+            let before = earlier.threads.get(thread).copied().unwrap_or_default();
+            let spent = cpu.saturating_sub(before.0);
+            threads.extend((!spent.is_zero()).then_some(spent));
+            switches += switched.saturating_sub(before.1);
+        }
         threads.sort_unstable_by(|a, b| b.cmp(a));
         Cost {
             cpu: self.cpu.saturating_sub(earlier.cpu),
             user: self.user.saturating_sub(earlier.user),
             system: self.system.saturating_sub(earlier.system),
-            switches: self.switches.saturating_sub(earlier.switches),
+            switches,
             calls: self.calls.saturating_sub(earlier.calls),
             threads,
             wall: self.at - earlier.at,

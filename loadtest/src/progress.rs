@@ -8,12 +8,18 @@ use crate::process::Processes;
 
 const EVERY: Duration = Duration::from_secs(1);
 
+/// What happens while connections are opened that are not measured
+/// themselves.
+pub(crate) const OPENED: &str = "opened";
+
 /// One second of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Point {
     /// Seconds since the run began.
     pub(crate) at: f64,
-    /// Things per second.
+    /// What happened …
+    pub(crate) what: &'static str,
+    /// … so often per second.
     pub(crate) rate: f64,
     /// Microseconds; 0 = nothing was measured.
     pub(crate) p50: u64,
@@ -87,6 +93,7 @@ impl Progress {
         let cpu = self.processes.cpu();
         let point = Point {
             at: (now - self.start).as_secs_f64(),
+            what: self.what,
             rate: float(self.count) / wall.as_secs_f64(),
             p50: self.latencies.at(0.5),
             p99: self.latencies.at(0.99),

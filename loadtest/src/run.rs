@@ -32,7 +32,8 @@ pub(crate) fn run(common: &Common, scenario: &dyn Scenario) -> Result<Report> {
     progress.note(&format!("{}: {limit} descriptors", scenario.name()));
     let secret = scenario.wants_tokens().then(|| format!("{:032x}", fastrand::u128(..)));
     let with = common.compare.filter(|_| compared == Compared::InTurn);
-    let mut sides = Sides::start(common, with, secret.as_deref())?;
+    let ground = GroundArgs { variables: scenario.variables(), ..common.ground.clone() };
+    let mut sides = Sides::start(&ground, with, secret.as_deref())?;
     let rounds = common.rounds.unwrap_or(if common.compare.is_some() { 5 } else { 1 });
     let mut settings: Vec<(String, String)> =
         scenario.settings().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -51,11 +52,11 @@ pub(crate) fn run(common: &Common, scenario: &dyn Scenario) -> Result<Report> {
     let (mut ours, mut others) = (Vec::new(), Vec::new());
     for number in 0..rounds {
         if number > 0 && scenario.wants_fresh() && common.ground.url.is_empty() {
-            sides = Sides::start(common, with, secret.as_deref())?;
+            sides = Sides::start(&ground, with, secret.as_deref())?;
         }
         let mut one = |side: &mut Side| -> Result<Round> {
             let mut stage = Stage {
-                side,
+                side: &mut *side,
                 progress: &mut progress,
                 first_user: first_user + u64::from(number) * USERS,
                 opening: common.opening,
@@ -63,7 +64,16 @@ pub(crate) fn run(common: &Common, scenario: &dyn Scenario) -> Result<Report> {
                 compared: common.compare,
                 watched: common.watched,
             };
-            scenario.round(&mut stage)
+            let outcome = scenario.round(&mut stage);
+            match outcome {
+                // Not for want of a run: the server is what failed.
+                Err(error) if side.processes.sample().is_partial => {
+                    let mut round = Round::default();
+                    round.problem(format!("a server's process is gone: {error:#}"));
+                    Ok(round)
+                }
+                outcome => outcome,
+            }
         };
         // In turn, and not always in the same order.
         if number % 2 == 1 {
@@ -99,16 +109,16 @@ struct Sides {
 }
 
 impl Sides {
-    fn start(common: &Common, with: Option<Comparison>, secret: Option<&str>) -> Result<Self> {
-        let gateway = Side::gateway(&common.ground, secret.map(str::to_owned))?;
+    fn start(ground: &GroundArgs, with: Option<Comparison>, secret: Option<&str>) -> Result<Self> {
+        let gateway = Side::gateway(ground, secret.map(str::to_owned))?;
         let other = match with {
-            Some(Comparison::Floor) => Some(Side::floor(&common.ground)?),
+            Some(Comparison::Floor) => Some(Side::floor(ground)?),
             Some(Comparison::OneWorker) => {
-                if !common.ground.url.is_empty() {
+                if !ground.url.is_empty() {
                     bail!("--compare one-worker needs gateways of the run's own");
                 }
-                let ground = GroundArgs { workers: Some(1), ..common.ground.clone() };
-                let mut side = Side::gateway(&ground, secret.map(str::to_owned))?;
+                let alone = GroundArgs { workers: Some(1), ..ground.clone() };
+                let mut side = Side::gateway(&alone, secret.map(str::to_owned))?;
                 side.name = "oneWorker";
                 Some(side)
             }

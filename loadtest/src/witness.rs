@@ -111,8 +111,7 @@ impl Witness {
                 duplicate: ack.duplicate,
                 level: u32::try_from(ack.level).unwrap_or(0),
             }),
-            // RETRY_LATER and RATE_LIMITED leave open what becomes of it.
-            Ack::FAILED if !matches!(ack.error, 4 | 6) => {
+            Ack::FAILED if !Ack::PUT_OFF.contains(&ack.error) => {
                 Some(Event::Failed { conversation, client_msg_id, code: ack.error.to_string() })
             }
             _ => None,
@@ -141,6 +140,12 @@ impl Witness {
         if let Some(log) = self.logs.get_mut(&index) {
             log.records.push(Record { at: at.saturating_duration_since(self.start), event });
         }
+    }
+
+    /// How much is noted of each client.
+    #[cfg(test)]
+    pub(crate) fn heard(&self) -> Vec<usize> {
+        self.logs.values().map(|log| log.records.len()).collect()
     }
 
     /// Reads the conversations as they are now, and judges.

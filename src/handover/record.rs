@@ -23,7 +23,7 @@ fn broken(what: impl std::fmt::Display) -> HandoverError {
 pub(super) fn of_connection(held: &HeldConnection) -> HandoverConnection {
     let peer = &held.peer;
     let times = peer.times();
-    let CarriedOutbox { queue, places, ending } = peer.outbox.carry();
+    let CarriedOutbox { queue, offset, places, ending } = peer.outbox.carry();
     let CarriedPlaces { places, complete, pulling, holdings } = places;
     let (rate, tokens, tokens_at) = held.tokens;
     HandoverConnection {
@@ -45,7 +45,7 @@ pub(super) fn of_connection(held: &HeldConnection) -> HandoverConnection {
         tokens,
         tokens_at,
         outbox: queue.iter().map(of_frame).collect(),
-        offset: u64::try_from(held.offset).unwrap_or(u64::MAX),
+        offset,
         places: places.iter().map(of_place).collect(),
         places_complete: complete,
         pulling: pulling.iter().map(of_pulling).collect(),
@@ -80,9 +80,8 @@ pub(super) fn to_connection(
         partial: record.partial,
         shedding: record.shedding,
     };
-    let offset = usize::try_from(record.offset).map_err(broken)?;
-    let fits = record.outbox.first().map_or(0, |frame| frame.bytes.len());
-    if offset > 0 && offset >= fits {
+    let first = record.outbox.first().map_or(0, |frame| frame.bytes.len());
+    if record.offset > 0 && usize::try_from(record.offset).map_err(broken)? >= first {
         return Err(broken("more of a frame was written than there is"));
     }
     let ending = match record.ending.as_str() {
@@ -94,6 +93,7 @@ pub(super) fn to_connection(
         }
     };
     let outbox = CarriedOutbox {
+        offset: record.offset,
         queue: record.outbox.into_iter().map(to_frame).collect::<Result<_, _>>()?,
         places: CarriedPlaces {
             places: record.places.iter().map(to_place).collect(),
@@ -103,12 +103,11 @@ pub(super) fn to_connection(
         },
         ending,
     };
-    let peer = Peer::resume(identity, record.bound, limits, times.forgiven(pause_ms), outbox, offset > 0);
+    let peer = Peer::resume(identity, record.bound, limits, times.forgiven(pause_ms), outbox);
     Ok(HeldConnection {
         peer: Arc::new(peer),
         unread: record.unread.into(),
         fragments: (record.fragments, record.fragment_data.into()),
-        offset,
         tokens: (record.rate, record.tokens, record.tokens_at),
     })
 }
@@ -154,7 +153,8 @@ fn of_pulling(pulling: &Pulling) -> HandoverPulling {
         conversation_id: pulling.conversation.to_string(),
         top: pulling.top,
         epoch: pulling.epoch,
-        told: pulling.told,
+        told: pulling.told.1,
+        told_epoch: pulling.told.0,
     }
 }
 
@@ -163,7 +163,7 @@ fn to_pulling(pulling: HandoverPulling) -> Result<Pulling, HandoverError> {
         conversation: ConversationId::parse(&pulling.conversation_id).map_err(broken)?,
         top: pulling.top,
         epoch: pulling.epoch,
-        told: pulling.told,
+        told: (pulling.told_epoch, pulling.told),
     })
 }
 
@@ -223,7 +223,6 @@ mod tests {
             peer: Arc::new(peer),
             unread: vec![0x82, 0x85, 1],
             fragments: (2, b"half".to_vec()),
-            offset: 3,
             tokens: (200, 1_234, 9_000),
         }
     }
@@ -235,7 +234,7 @@ mod tests {
         let there = to_connection(record.clone(), LIMITS, 0).unwrap();
         assert_eq!(of_connection(&there), record);
         assert_eq!(there.peer.outbox.backlog(), here.peer.outbox.backlog());
-        let (frames, _) = there.peer.outbox.take(Waker::noop());
+        let frames = there.peer.outbox.take(Waker::noop()).queue;
         assert_eq!(frames.iter().map(|f| &f.bytes[..]).take(2).collect::<Vec<_>>(), [&b"ready"[..], b"push"]);
     }
 
@@ -250,6 +249,15 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         let record = of_connection(&held());
+        assert_eq!(
+            to_connection(HandoverConnection { offset: 3, ..record.clone() }, LIMITS, 0)
+                .unwrap()
+                .peer
+                .outbox
+                .carry()
+                .offset,
+            3
+        );
         let beyond = HandoverConnection { offset: 5, ..record.clone() };
         assert!(to_connection(beyond, LIMITS, 0).is_err());
         assert!(to_connection(HandoverConnection { user: 0, ..record.clone() }, LIMITS, 0).is_err());

@@ -13,6 +13,8 @@ pub(crate) struct CarriedOutbox {
     /// What is to be written, the first frame whole even where a part of it
     /// has left.
     pub queue: Vec<Frame>,
+    /// Bytes of the first frame that have left already.
+    pub offset: u32,
     /// How far the connection is in its conversations.
     pub places: CarriedPlaces,
     /// How it was asked to end.
@@ -55,17 +57,17 @@ impl Outbox {
         let state = self.state.lock();
         CarriedOutbox {
             queue: state.queue.iter().cloned().collect(),
+            offset: state.offset,
             places: state.places.carry(),
             ending: state.ending,
         }
     }
 
-    /// Goes on with one that stood elsewhere; `partial` = a part of the first
-    /// frame has left.
-    fn resume(carried: CarriedOutbox, partial: bool) -> Self {
+    /// Goes on with one that stood elsewhere.
+    fn resume(carried: CarriedOutbox) -> Self {
         let mut state = State {
             ending: carried.ending,
-            partial,
+            offset: carried.offset,
             places: Places::resume(carried.places),
             ..State::default()
         };
@@ -101,11 +103,10 @@ impl Peer {
         limits: OutboxLimits,
         times: CarriedTimes,
         outbox: CarriedOutbox,
-        partial: bool,
     ) -> Self {
         let mut peer = Self::new(identity, bound, limits);
         peer.since = times.since;
-        peer.outbox = Outbox::resume(outbox, partial);
+        peer.outbox = Outbox::resume(outbox);
         peer.set_times(times);
         peer
     }

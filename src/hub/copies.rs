@@ -52,7 +52,8 @@ impl Outbox {
         let noted = state.places.take_pulling();
         state.places.open(start.places, start.complete);
         for (conversation, epoch, top) in &start.pulling {
-            state.places.pull(conversation, *epoch, *top, true);
+            // What `Ready` names is not what the client has.
+            state.places.pull(conversation, *epoch, *top, false);
         }
         let queued = std::mem::take(&mut state.queue);
         (state.bytes, state.frames) = (0, 0);
@@ -90,30 +91,15 @@ impl Outbox {
             metrics().copies_dropped_closed.increment(1);
             return Offered::Gone;
         }
-        let own = own && frame.mark.as_ref().is_some_and(|mark| state.places.has_ack(mark));
-        if let Some(mark) = frame.mark.as_ref().filter(|_| !state.opening) {
-            match state.places.offer(mark, own) {
-                Verdict::Next => {}
-                Verdict::Stale => return Offered::Stale,
-                Verdict::Pulling => return Offered::Pulling,
-                Verdict::Hole => return Offered::Hole,
-                Verdict::OtherHistory => return Offered::OtherHistory,
+        match state.judge(frame, own) {
+            Some(offered) => offered,
+            None => {
+                metrics().copies_enqueued.increment(1);
+                state.queue_copy(frame, limits);
+                wake(state);
+                Offered::Taken
             }
         }
-        if own {
-            return Offered::Taken;
-        }
-        metrics().copies_enqueued.increment(1);
-        let too_many = state.frames >= limits.frames;
-        let too_much = state.bytes.saturating_add(frame.size()) > limits.bytes / 4 * 3;
-        if (too_many || too_much) && state.frames > 0 {
-            state.degrade(frame, limits);
-        } else {
-            metrics().copies_queued.increment(1.0);
-            state.enqueue(frame.clone());
-        }
-        wake(state);
-        Offered::Taken
     }
 
     /// Tells the client to pull a conversation, unless it was told.
@@ -185,7 +171,7 @@ impl Outbox {
         let there = state.places.get(conversation) == Some(*from);
         if there {
             let (epoch, seq, id) = to;
-            state.places.set(conversation, epoch, seq, id);
+            state.places.move_on(conversation, from, &Place::new(conversation, epoch, seq, id));
         }
         there
     }
@@ -220,6 +206,35 @@ impl Outbox {
 }
 
 impl State {
+    /// Whether a copy is to be written; if so it counts as handed over
+    /// (`None`). Otherwise, what becomes of it.
+    pub(super) fn judge(&mut self, frame: &Frame, own: bool) -> Option<Offered> {
+        let own = own && frame.mark.as_ref().is_some_and(|mark| self.places.has_ack(mark));
+        if let Some(mark) = frame.mark.as_ref().filter(|_| !self.opening) {
+            match self.places.offer(mark, own) {
+                Verdict::Next => {}
+                Verdict::Stale => return Some(Offered::Stale),
+                Verdict::Pulling => return Some(Offered::Pulling),
+                Verdict::Hole => return Some(Offered::Hole),
+                Verdict::OtherHistory => return Some(Offered::OtherHistory),
+            }
+        }
+        own.then_some(Offered::Taken)
+    }
+
+    /// Queues a copy, or, where there is no room, hints in its and the others'
+    /// place.
+    pub(super) fn queue_copy(&mut self, frame: &Frame, limits: OutboxLimits) {
+        let too_many = self.frames >= limits.frames;
+        let too_much = self.bytes.saturating_add(frame.size()) > limits.bytes / 4 * 3;
+        if (too_many || too_much) && self.frames > 0 {
+            self.degrade(frame, limits);
+        } else {
+            metrics().copies_queued.increment(1.0);
+            self.enqueue(frame.clone());
+        }
+    }
+
     /// Makes hints of all queued copies and of this one.
     fn degrade(&mut self, incoming: &Frame, limits: OutboxLimits) {
         let mut copies = self.take_copies();
@@ -245,7 +260,7 @@ impl State {
     /// Takes all queued copies out.
     fn take_copies(&mut self) -> Vec<Arc<Mark>> {
         // What has left in part must leave whole.
-        let kept = self.queue.front().filter(|_| self.partial).cloned();
+        let kept = self.queue.front().filter(|_| self.offset > 0).cloned();
         let mut queue = std::mem::take(&mut self.queue);
         if kept.is_some() {
             queue.pop_front();
@@ -320,9 +335,9 @@ mod tests {
     }
 
     fn kinds(outbox: &Outbox) -> Vec<(Class, Option<i64>)> {
-        let (queue, _) = outbox.take(Waker::noop());
+        let queue = outbox.take(Waker::noop()).queue;
         let kinds = queue.iter().map(|f| (f.class, f.mark.as_ref().map(|m| m.seq))).collect();
-        outbox.restore(queue, 0, 0, false);
+        outbox.restore(queue, 0, 0, 0);
         kinds
     }
 
@@ -342,7 +357,7 @@ mod tests {
             Frame::control(vec![1].into(), FrameKind::Other)
         });
         assert_eq!(outbox.offer(&copy(2, 5, 1), false, LIMITS), Offered::Taken);
-        assert_eq!(outbox.take(Waker::noop()).1, None);
+        assert_eq!(outbox.take(Waker::noop()).ending, None);
     }
 
     #[test]
@@ -351,8 +366,8 @@ mod tests {
         for seq in 1..=3 {
             outbox.offer(&copy(2, seq, 200), false, LIMITS);
         }
-        let (queue, _) = outbox.take(Waker::noop());
-        outbox.restore(queue, 0, 0, true);
+        let queue = outbox.take(Waker::noop()).queue;
+        outbox.restore(queue, 0, 0, 1);
         outbox.offer(&copy(2, 4, 200), false, LIMITS);
         assert_eq!(kinds(&outbox), [(Class::Push, Some(1)), (Class::Control, None)]);
     }
@@ -363,7 +378,7 @@ mod tests {
         for peer in 2..200 {
             outbox.offer(&copy(peer, 1, 700), false, LIMITS);
         }
-        assert_eq!(outbox.take(Waker::noop()).1.map(|e| e.reason), Some(CloseReason::SlowConsumer));
+        assert_eq!(outbox.take(Waker::noop()).ending.map(|e| e.reason), Some(CloseReason::SlowConsumer));
     }
 
     #[test]

@@ -39,8 +39,6 @@ pub(crate) struct Held {
     pub unread: Vec<u8>,
     /// Fragments of an unfinished message, and what they hold.
     pub fragments: (u32, Vec<u8>),
-    /// Bytes of the first queued frame that have left already.
-    pub offset: usize,
     /// Frames per second it may send (0 = any), thousandths it has left, and
     /// as of when.
     pub tokens: (u32, u32, u64),

@@ -10,7 +10,8 @@
 //! to another process connections hold still ([`Freeze`]).
 //!
 //! Called by `session` (register, remove, drain the outbox), `pipeline`
-//! (deliver, repair, kick) and `gateway` (liveness, re-bind). Does no I/O.
+//! (deliver, repair, kick) and `gateway` (liveness, re-bind). Does no I/O but for
+//! one: a fan-out writes to the sockets of those who wait for nothing else.
 
 mod carry;
 mod copies;
@@ -21,6 +22,7 @@ mod peer;
 mod registry;
 mod room;
 mod rooms;
+mod run;
 mod standing;
 mod tail;
 
@@ -28,7 +30,8 @@ pub(crate) use carry::{CarriedOutbox, CarriedTimes};
 pub(crate) use copies::{Offered, Start};
 pub(crate) use freeze::{Deposits, Freeze, Held as HeldConnection, Stage};
 pub(crate) use gap::{Gaps, Held, PATIENCE_MS};
-pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits};
+pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits, Taken};
 pub(crate) use peer::{Peer, PeerIdentity};
 pub(crate) use registry::{Hub, Registered};
 pub(crate) use room::{CarriedRoom, Room, Turn};
+pub(crate) use run::{Fanned, MAX_RUN, Run};

@@ -6,6 +6,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
+use tokio::net::TcpStream;
 
 use crate::message::{Mark, Places};
 use crate::telemetry::{FrameKind, metrics};
@@ -95,8 +96,10 @@ pub(super) struct State {
     pub(super) waker: Option<Waker>,
     pub(super) ending: Option<Ending>,
     pub(super) closed: bool,
-    /// The first queued frame has left in part.
-    pub(super) partial: bool,
+    /// Bytes of the first frame that have left already.
+    pub(super) offset: u32,
+    /// Where a fan-out writes by itself while nothing is queued.
+    pub(super) socket: Option<Arc<TcpStream>>,
     /// `Ready` is not queued yet, and the places are not known.
     pub(super) opening: bool,
     pub(super) places: Places,
@@ -148,6 +151,17 @@ impl State {
     fn lacks_room(&self, frame: &Frame, bytes: u32) -> bool {
         self.bytes.saturating_add(frame.size()) > bytes
     }
+}
+
+/// What a connection's task has taken to write.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// Every queued frame.
+    pub queue: VecDeque<Frame>,
+    /// Bytes of the first one that have left already.
+    pub offset: u32,
+    /// How the connection is asked to end after them.
+    pub ending: Option<Ending>,
 }
 
 /// Many senders, one connection that drains. Bytes count until the kernel has
@@ -212,26 +226,36 @@ impl Outbox {
     /// Takes every queued frame, and remembers whom to wake for the next one.
     /// Called by the connection's task only, which gives back what the kernel
     /// did not take ([`Self::restore`]); nothing taken need not be given back.
-    pub(crate) fn take(&self, waker: &Waker) -> (VecDeque<Frame>, Option<Ending>) {
+    pub(crate) fn take(&self, waker: &Waker) -> Taken {
         let mut state = self.state.lock();
         match &mut state.waker {
             Some(known) if known.will_wake(waker) => {}
             other => *other = Some(waker.clone()),
         }
         let queue = if state.queue.is_empty() { VecDeque::new() } else { std::mem::take(&mut state.queue) };
-        (queue, state.ending)
+        Taken { queue, offset: state.offset, ending: state.ending }
     }
 
     /// Gives back a taken queue, after the kernel took `frames` whole frames
-    /// of `bytes` in all, and of the first one left a part (`partial`). An
-    /// empty one gives back its memory for reuse.
-    pub(crate) fn restore(&self, mut queue: VecDeque<Frame>, bytes: usize, frames: usize, partial: bool) {
+    /// of `bytes` in all, and `offset` bytes of the first one left. An empty
+    /// one gives back its memory for reuse.
+    pub(crate) fn restore(&self, mut queue: VecDeque<Frame>, bytes: usize, frames: usize, offset: u32) {
         let mut state = self.state.lock();
-        state.partial = partial;
+        state.offset = offset;
         state.bytes = state.bytes.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
         state.frames = state.frames.saturating_sub(u32::try_from(frames).unwrap_or(u32::MAX));
         queue.append(&mut state.queue);
         state.queue = queue;
+    }
+
+    /// From now on a fan-out may write by itself ([`Self::offer_run`]).
+    pub(crate) fn attach(&self, socket: Arc<TcpStream>) {
+        self.state.lock().socket = Some(socket);
+    }
+
+    /// From now on only the connection writes.
+    pub(crate) fn detach(&self) {
+        self.state.lock().socket = None;
     }
 
     /// Gives back the memory of an empty queue.
@@ -242,12 +266,14 @@ impl Outbox {
         }
     }
 
-    /// No more frames: the connection is gone. Returns what was left.
-    pub(crate) fn close(&self) -> VecDeque<Frame> {
+    /// No more frames: the connection is gone. Returns what was left, and how
+    /// many bytes of the first frame left.
+    pub(crate) fn close(&self) -> (VecDeque<Frame>, u32) {
         let mut state = self.state.lock();
         state.closed = true;
         state.waker = None;
-        std::mem::take(&mut state.queue)
+        state.socket = None;
+        (std::mem::take(&mut state.queue), state.offset)
     }
 
     /// Whether the connection is gone.
@@ -294,7 +320,7 @@ mod tests {
             assert!(outbox.push(answer(10), LIMITS));
         }
         assert!(!outbox.push(answer(60), LIMITS), "too many bytes");
-        assert_eq!(outbox.take(Waker::noop()).1, Some(Ending::of(CloseReason::SlowConsumer)));
+        assert_eq!(outbox.take(Waker::noop()).ending, Some(Ending::of(CloseReason::SlowConsumer)));
         assert!(Outbox::default().push(answer(1_000), LIMITS), "one always fits");
     }
 
@@ -304,7 +330,7 @@ mod tests {
         assert!(outbox.push(answer(60), LIMITS));
         assert!(!outbox.push(typing(1), LIMITS));
         assert!(outbox.push(answer(10), LIMITS));
-        assert_eq!(outbox.take(Waker::noop()).1, None);
+        assert_eq!(outbox.take(Waker::noop()).ending, None);
         let outbox = Outbox::default();
         assert!(outbox.push(typing(1), LIMITS) && outbox.push(typing(1), LIMITS));
         assert!(!outbox.push(typing(1), LIMITS), "half of the frames, too");
@@ -314,11 +340,11 @@ mod tests {
     fn bytes_count_until_the_kernel_has_them() {
         let outbox = Outbox::default();
         assert!(outbox.push(answer(80), LIMITS));
-        let (mut out, _) = outbox.take(Waker::noop());
+        let mut out = outbox.take(Waker::noop()).queue;
         assert_eq!(outbox.backlog(), (1, 80));
         assert!(!outbox.push(typing(30), LIMITS));
         out.clear();
-        outbox.restore(out, 80, 1, false);
+        outbox.restore(out, 80, 1, 0);
         assert!(outbox.push(typing(30), LIMITS));
     }
 
@@ -326,10 +352,10 @@ mod tests {
     fn what_the_kernel_did_not_take_stays_in_front() {
         let outbox = Outbox::default();
         assert!(outbox.push(answer(1), LIMITS));
-        let (out, _) = outbox.take(Waker::noop());
+        let out = outbox.take(Waker::noop()).queue;
         assert!(outbox.push(answer(2), LIMITS));
-        outbox.restore(out, 0, 0, false);
-        let sizes: Vec<_> = outbox.take(Waker::noop()).0.iter().map(|f| f.bytes.len()).collect();
+        outbox.restore(out, 0, 0, 0);
+        let sizes: Vec<_> = outbox.take(Waker::noop()).queue.iter().map(|f| f.bytes.len()).collect();
         assert_eq!(sizes, [1, 2]);
     }
 
@@ -339,7 +365,7 @@ mod tests {
         assert!(outbox.end(Ending::of(CloseReason::Replaced)));
         assert!(!outbox.end(Ending::of(CloseReason::Shutdown)));
         assert!(!outbox.push(answer(1), LIMITS));
-        let (_, ending) = outbox.take(Waker::noop());
+        let ending = outbox.take(Waker::noop()).ending;
         assert_eq!(ending.map(|e| e.reason), Some(CloseReason::Replaced));
     }
 }

@@ -1,6 +1,6 @@
 //! What the rest of the gateway holds of one connection.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::copies::Offered;
 use super::outbox::{Frame, Outbox, OutboxLimits};
@@ -48,7 +48,7 @@ pub(crate) struct Peer {
     /// those behind it may be on their way already.
     pub(super) shedding: AtomicU64,
     /// Reads handed to the pipeline and not yet answered.
-    pulls: AtomicU32,
+    pulls: AtomicU16,
 }
 
 impl Peer {
@@ -68,7 +68,7 @@ impl Peer {
             partial: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             shedding: AtomicU64::new(0),
-            pulls: AtomicU32::new(0),
+            pulls: AtomicU16::new(0),
         }
     }
 
@@ -207,7 +207,7 @@ impl Peer {
     }
 
     /// A read goes to the pipeline; returns how many there are now.
-    pub(crate) fn pull_started(&self) -> u32 {
+    pub(crate) fn pull_started(&self) -> u16 {
         self.pulls.fetch_add(1, Ordering::AcqRel) + 1
     }
 

@@ -132,7 +132,7 @@ mod tests {
     }
 
     fn queued(outbox: &Outbox) -> usize {
-        outbox.take(Waker::noop()).0.len()
+        outbox.take(Waker::noop()).queue.len()
     }
 
     fn holdings(outbox: &Outbox) -> Vec<(u64, i64)> {
@@ -146,6 +146,17 @@ mod tests {
         assert_eq!(outbox.offer(&copy(7, 5), true, LIMITS), Offered::Stale);
         assert_eq!(outbox.offer(&copy(7, 6), false, LIMITS), Offered::Taken);
         assert_eq!((queued(&outbox), holdings(&outbox)), (2, vec![]), "the ack, and 6");
+    }
+
+    #[test]
+    fn an_ack_outlives_the_copies_that_make_way_for_a_hint() {
+        let outbox = behind(7, 4);
+        outbox.acknowledge(word(), &mark(7, 6), LIMITS);
+        for (seq, own) in [(5, false), (6, true), (7, false)] {
+            outbox.offer(&copy(7, seq), own, LIMITS);
+        }
+        outbox.hint(&mark(0, 0).conversation, 7, 7, 0, HintCause::SlowReader, LIMITS);
+        assert_eq!(holdings(&outbox), [(7, 6)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! What a client has beyond its places, and nobody has proved yet: acks of its
-//! own messages, and what it was given before it was told to pull. Pure.
+//! What a client has whatever its places say: the newest of its own messages
+//! that were acknowledged to it, what it pulled ahead of what is pushed, and
+//! what it was given before it was told to pull. Pure.
 
 use super::{Mark, Place};
 
@@ -7,7 +8,7 @@ use super::{Mark, Place};
 /// it resumes or pulls.
 const MAX: usize = 256;
 
-/// Per conversation and history the newest one; few, if any.
+/// Per conversation and history the newest one.
 #[derive(Debug, Default)]
 pub(super) struct Holdings {
     #[expect(clippy::box_collection, reason = "one word in every connection, instead of three")]
@@ -54,7 +55,7 @@ impl Holdings {
         }
     }
 
-    /// The connection has come to `place`: what lies before it is proved with
+    /// The client has pulled up to `place`: what lies before it is proved with
     /// it.
     pub(super) fn passed(&mut self, place: &Place) {
         self.retain(|held| (held.key, held.epoch) != (place.key, place.epoch) || held.seq > place.seq);

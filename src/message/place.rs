@@ -30,6 +30,11 @@ impl Place {
         Self { key: conversation.key(), epoch, seq, id }
     }
 
+    /// Whether it is at this message of its history, or came after it.
+    pub(super) const fn is_behind(&self, message: &Self) -> bool {
+        self.epoch == message.epoch && self.seq >= message.seq
+    }
+
     /// Where a message stands to one that is here.
     pub(super) fn judge(&self, mark: &Mark) -> Verdict {
         match self {

@@ -21,8 +21,8 @@ pub(crate) struct Pulling {
     pub top: i64,
     /// Its history.
     pub epoch: u64,
-    /// The top the client was told last.
-    pub told: i64,
+    /// Epoch and top that the client was told last.
+    pub told: (u64, i64),
 }
 
 /// The places of one connection.
@@ -110,7 +110,6 @@ impl Places {
     /// Moves there, forwards or backwards.
     pub(crate) fn set(&mut self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
         let place = Place::new(conversation, epoch, seq, id);
-        self.holdings.passed(&place);
         match self.find(conversation) {
             Ok(at) => {
                 if let Some(known) = self.list.get_mut(at) {
@@ -153,19 +152,19 @@ impl Places {
     pub(crate) fn acknowledge(&mut self, mark: &Mark) -> bool {
         let is_pulling = self.is_pulling(&mark.conversation);
         let place = self.get(&mark.conversation).filter(|_| !is_pulling);
-        let older = place.is_some_and(|place| place.seq > 0 && mark.epoch < place.epoch);
-        match place.map(|place| place.judge(mark)) {
-            Some(Verdict::Next) => self.set(&mark.conversation, mark.epoch, mark.seq, mark.id),
-            Some(Verdict::Stale) if !older => {}
-            _ => self.holdings.add(Place::behind(mark)),
+        // Also where it is the next one: what was queued before it may make way
+        // for a hint, and the ack does not.
+        self.holdings.add(Place::behind(mark));
+        if place.is_some_and(|place| place.judge(mark) == Verdict::Next) {
+            self.set(&mark.conversation, mark.epoch, mark.seq, mark.id);
         }
-        older
+        place.is_some_and(|place| place.seq > 0 && mark.epoch < place.epoch)
     }
 
     /// The client has this message, which it asked for.
     pub(crate) fn took(&mut self, message: Place, conversation: &ConversationId) {
         let place = self.get(conversation).filter(|_| !self.is_pulling(conversation));
-        if !place.is_some_and(|place| place.epoch == message.epoch && place.seq >= message.seq) {
+        if !place.is_some_and(|place| place.is_behind(&message)) {
             self.holdings.add(message);
         }
     }
@@ -173,7 +172,18 @@ impl Places {
     /// What the client has beyond its place, or before it began to pull, and
     /// is to be proved.
     pub(crate) fn holdings(&self, conversation: &ConversationId) -> impl Iterator<Item = Place> {
-        self.holdings.of(conversation.key())
+        let place = self.get(conversation).filter(|_| !self.is_pulling(conversation));
+        let with_it = move |held: &Place| place.is_some_and(|place| place.is_behind(held));
+        self.holdings.of(conversation.key()).filter(move |held| !with_it(held))
+    }
+
+    /// Moves on from a place to another one, which it is proved to be of the
+    /// history of.
+    pub(crate) fn move_on(&mut self, conversation: &ConversationId, from: &Place, to: &Place) {
+        let with_it: Vec<Place> =
+            self.holdings.of(conversation.key()).filter(|held| from.is_behind(held)).collect();
+        with_it.iter().for_each(|held| self.holdings.proved(held, to.epoch));
+        self.set(conversation, to.epoch, to.seq, to.id);
     }
 
     /// Whether the client has the ack of this message of its own, as far as is
@@ -201,10 +211,16 @@ impl Places {
             (pulling.epoch, pulling.top) = (pulling.epoch, pulling.top).max((epoch, top));
             return false;
         }
-        if let Some(place) = self.get(conversation).filter(|place| handed && place.seq > 0 && place.id != 0) {
-            self.holdings.add(place);
+        if let Some(place) = self.get(conversation).filter(|place| handed && place.seq > 0) {
+            if place.epoch == epoch && place.seq >= top {
+                // It was pulled before it was told of.
+                return false;
+            }
+            if place.id != 0 {
+                self.holdings.add(place);
+            }
         }
-        let pulling = Pulling { conversation: conversation.clone(), top, epoch, told: top };
+        let pulling = Pulling { conversation: conversation.clone(), top, epoch, told: (epoch, top) };
         self.pulling.get_or_insert_default().push(pulling);
         true
     }
@@ -237,6 +253,10 @@ impl Places {
 
     fn begin_anew(&mut self, conversation: &ConversationId, to: &Place) {
         self.holdings.forget(conversation.key());
+        if let Some(pulling) = self.pulling_mut(conversation) {
+            // The client is told as much.
+            (pulling.epoch, pulling.top) = (pulling.epoch, pulling.top).max((to.epoch, to.seq));
+        }
         self.set(conversation, to.epoch, to.seq, to.id);
     }
 
@@ -270,6 +290,7 @@ impl Places {
                 return true;
             }
         }
+        self.holdings.passed(&Place::behind(mark));
         self.set(&mark.conversation, mark.epoch, mark.seq, mark.id);
         true
     }
@@ -282,8 +303,8 @@ impl Places {
     /// Conversations to be pulled that have grown since the client was told.
     pub(crate) fn news(&mut self) -> Vec<Pulling> {
         let all = self.pulling.iter_mut().flat_map(|all| all.iter_mut());
-        let news = all.filter(|pulling| pulling.top > pulling.told).map(|pulling| {
-            pulling.told = pulling.top;
+        let news = all.filter(|pulling| (pulling.epoch, pulling.top) > pulling.told).map(|pulling| {
+            pulling.told = (pulling.epoch, pulling.top);
             pulling.clone()
         });
         news.collect()
@@ -361,6 +382,15 @@ mod tests {
         assert_eq!(places.offer(&mark(7, 6), false), Verdict::Pulling);
         assert_eq!(places.news().iter().map(|p| p.top).collect::<Vec<_>>(), [6]);
         assert!(places.news().is_empty());
+        assert_eq!(places.offer(&mark(8, 1), false), Verdict::Pulling);
+        assert_eq!(places.news().iter().map(|p| (p.epoch, p.top)).collect::<Vec<_>>(), [(8, 1)], "a new log");
+    }
+
+    #[test]
+    fn push_mode_goes_on_behind_the_end() {
+        let mut places = behind(7, 4);
+        places.pull(&mark(0, 0).conversation, 7, 5, true);
+        assert_eq!(places.offer(&mark(7, 6), false), Verdict::Pulling);
         assert!(!places.pulled(5, &mark(7, 5), (7, 5)), "6 came meanwhile");
         assert_eq!(places.offer(&mark(7, 7), false), Verdict::Pulling);
         assert!(places.pulled(5, &mark(7, 7), (7, 7)));
@@ -399,9 +429,18 @@ mod tests {
         let lost = Place::behind(&mark(7, 9));
         assert!(places.give_up(&conversation, &lost, &Place::behind(&mark(8, 3))));
         assert!(!places.give_up(&conversation, &lost, &Place::behind(&mark(8, 3))), "told once");
-        assert_eq!(has(&places), []);
+        assert_eq!((has(&places), places.known_top(&conversation)), (vec![], (8, 3)));
         assert_eq!(places.offer(&mark(8, 4), false), Verdict::Pulling);
         assert!(places.pulled(1, &mark(8, 6), (8, 6)));
+    }
+
+    #[test]
+    fn nobody_is_told_to_pull_what_he_has() {
+        let mut places = behind(7, 4);
+        let conversation = mark(0, 0).conversation;
+        assert!(!places.pull(&conversation, 7, 4, true));
+        assert_eq!(places.offer(&mark(7, 5), false), Verdict::Next);
+        assert!(places.pull(&conversation, 7, 5, false), "it was queued, and is not any more");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Ports;
 use crate::bus::Destination;
-use crate::hub::{Class, Frame, Peer};
+use crate::hub::{Class, Frame, Held, Peer, Room};
 use crate::message::Mark;
 use crate::route::{Route, RouteError};
 use crate::store::Audience;
@@ -100,6 +100,7 @@ impl Ports {
         let mut reached = Reached::default();
         // Queued as one: what a gateway gets of a batch leaves together.
         let mut items = Vec::new();
+        reached.delivered += self.deliver_to_rooms(batch).await;
         for outgoing in batch {
             if let (Some(mark), Some(audience)) = (&outgoing.mark, &outgoing.audience) {
                 reached.delivered += self.deliver_to_group(outgoing, mark, audience, &mut items).await;
@@ -158,8 +159,36 @@ impl Ports {
         outgoing.users.iter().map(to).collect()
     }
 
-    /// To the members of a group: those here at once, and one item per gateway
-    /// that has some. Returns to how many connections and gateways.
+    /// To the members here of the groups in a batch; returns to how many
+    /// connections. What is of one group goes to each of them at once.
+    async fn deliver_to_rooms(&self, batch: &[Outgoing]) -> u64 {
+        let mut rooms: Vec<(Arc<Room>, Vec<Held>)> = Vec::new();
+        for outgoing in batch {
+            let (Some(mark), Some(audience)) = (&outgoing.mark, &outgoing.audience) else { continue };
+            let Some(room) = self.hub.rooms.get(&mark.conversation) else { continue };
+            room.set_gateways(&audience.gateways, monotonic_ms());
+            if self.lacks_interest(&room, audience) {
+                // Read again, and registered behind that.
+                let mver = room.mver().max(audience.mver).saturating_add(1);
+                self.hub.gaps.outdated(&mark.conversation, mver, monotonic_ms());
+            }
+            let (frame, except) = (outgoing.frame(), outgoing.except.clone());
+            let held = Held { frame, except, mver: audience.mver };
+            match rooms.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &room)) {
+                Some((_, messages)) => messages.push(held),
+                None => rooms.push((room, vec![held])),
+            }
+        }
+        let mut here = 0;
+        for (room, messages) in rooms {
+            here += self.offer_to_room_gently(&room, &messages).await;
+        }
+        metrics().deliveries_local.increment(here);
+        here
+    }
+
+    /// To the gateways elsewhere that have members of a group, one item each;
+    /// returns to how many.
     async fn deliver_to_group(
         &self,
         outgoing: &Outgoing,
@@ -167,16 +196,6 @@ impl Ports {
         audience: &Audience,
         items: &mut Vec<(Destination, BusItem)>,
     ) -> u64 {
-        let mut here = 0;
-        if let Some(room) = self.hub.rooms.get(&mark.conversation) {
-            room.set_gateways(&audience.gateways, monotonic_ms());
-            if self.lacks_interest(&room, audience) {
-                // Read again, and registered behind that.
-                let mver = room.mver().max(audience.mver).saturating_add(1);
-                self.hub.gaps.outdated(&mark.conversation, mver, monotonic_ms());
-            }
-            here = self.offer_to_room(&room, &outgoing.frame(), outgoing.except.as_ref(), audience.mver);
-        }
         let mut elsewhere = 0;
         let gateways = self.alive(&mark.conversation, &audience.gateways).await;
         if !gateways.is_empty() {
@@ -184,9 +203,8 @@ impl Ports {
             items.extend(gateways.iter().map(|gateway| addressed(gateway, item.clone())));
             elsewhere = u64::try_from(gateways.len()).unwrap_or(u64::MAX);
         }
-        metrics().deliveries_local.increment(here);
         metrics().deliveries_remote.increment(elsewhere);
-        here + elsewhere
+        elsewhere
     }
 
     /// Per user, how many devices elsewhere; one item per gateway.

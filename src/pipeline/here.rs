@@ -5,8 +5,7 @@
 use std::sync::Arc;
 
 use super::Ports;
-use crate::hub::{Frame, Held, Offered, PATIENCE_MS, Peer, Room, Start};
-use crate::message::Place;
+use crate::hub::{Frame, Held, Offered, PATIENCE_MS, Peer, Start};
 use crate::telemetry::HintCause;
 use crate::types::{ConversationId, UserId, monotonic_ms};
 
@@ -58,76 +57,6 @@ impl Ports {
         let taken = users.iter().map(|user| early.offer(&self.hub.peers(*user), frame, except)).collect();
         self.wait_behind(&early, frame, except, 0);
         taken
-    }
-
-    /// The same for the members of a group here. `mver` is of the group when
-    /// the message was stored: if the room is older than that it is read again
-    /// first, so that nobody gets what he may not see.
-    pub(super) fn offer_to_room(
-        &self,
-        room: &Room,
-        frame: &Frame,
-        except: Option<&Arc<Peer>>,
-        mver: u64,
-    ) -> u64 {
-        let Some(mark) = &frame.mark else { return 0 };
-        // Before it is seen who is in: whoever comes later asks for it.
-        room.hear(mark);
-        let now_ms = monotonic_ms();
-        let Some(members) = room.members_at(mver) else {
-            let held = Held { frame: frame.clone(), except: except.cloned(), mver };
-            self.hub.gaps.note(&mark.conversation, now_ms, Some(held));
-            return 0;
-        };
-        let rate = room.count(now_ms);
-        let hot = rate > self.groups.push_rate || members.len() > self.groups.push_members;
-        if hot {
-            return self.hint_room(room, &members, frame, except, now_ms);
-        }
-        room.keep_on(mark, &frame.bytes, now_ms);
-        let mut early = Early::default();
-        let mut taken = 0;
-        for (user, _) in members.iter().filter(|(_, since)| *since < mark.seq) {
-            match self.hub.devices(*user) {
-                Some(devices) => taken += early.offer(devices.as_slice(), frame, except),
-                // He left while he was taken in.
-                None => room.leave_unless(*user, || self.hub.has(*user)),
-            }
-        }
-        self.wait_behind(&early, frame, except, mver);
-        taken
-    }
-
-    /// Tells the members of a busy group to come for the message, each after a
-    /// delay of its own, and keeps it for them.
-    fn hint_room(
-        &self,
-        room: &Room,
-        members: &[(UserId, i64)],
-        frame: &Frame,
-        except: Option<&Arc<Peer>>,
-        now_ms: u64,
-    ) -> u64 {
-        let Some(mark) = &frame.mark else { return 0 };
-        room.keep(mark, &frame.bytes, now_ms);
-        let spread = u32::try_from(self.groups.pull_spread.as_millis()).unwrap_or(u32::MAX);
-        let mut told = 0;
-        // Who was quick has come for it already.
-        let came = |place: Place| (place.epoch, place.seq) >= (mark.epoch, mark.seq);
-        for (user, _) in members.iter().filter(|(_, since)| *since < mark.seq) {
-            for peer in self.hub.peers(*user) {
-                let own = except.is_some_and(|other| Arc::ptr_eq(other, &peer));
-                let has = |offered| matches!(offered, Offered::Taken | Offered::Stale);
-                let known = peer.outbox.place(&mark.conversation).is_some_and(came);
-                if known || own && has(peer.offer(frame, true)) {
-                    continue;
-                }
-                let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };
-                peer.hint(&mark.conversation, mark.epoch, mark.seq, delay, HintCause::Hot);
-                told += 1;
-            }
-        }
-        told
     }
 
     /// Offers again what waits behind a hole, if there is one; returns whether
@@ -194,14 +123,23 @@ impl Ports {
     fn wait_behind(&self, early: &Early, frame: &Frame, except: Option<&Arc<Peer>>, mver: u64) {
         let Some(mark) = &frame.mark else { return };
         if early.is_any() {
-            let patience = if early.other_history { 0 } else { PATIENCE_MS };
             let held = Held { frame: frame.clone(), except: except.cloned(), mver };
-            self.hub.gaps.note(&mark.conversation, monotonic_ms() + patience, Some(held));
+            self.wait(&mark.conversation, held, early.other_history);
         }
+        self.go_on(&mark.conversation);
+    }
+
+    /// A message waits for the ones before it, or for a proof.
+    pub(super) fn wait(&self, conversation: &ConversationId, held: Held, other_history: bool) {
+        let patience = if other_history { 0 } else { PATIENCE_MS };
+        self.hub.gaps.note(conversation, monotonic_ms() + patience, Some(held));
+    }
+
+    /// What a message waits for may have come meanwhile, or it is what others
+    /// wait for.
+    pub(super) fn go_on(&self, conversation: &ConversationId) {
         if self.hub.gaps.any() {
-            // What it waits for may have come meanwhile, or it is what others
-            // wait for.
-            self.release(&mark.conversation);
+            self.release(conversation);
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Ports, kick};
-use crate::hub::{Class, Frame, Hub};
+use crate::hub::{Class, Frame, Held, Hub};
 use crate::message::Mark;
 use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, metrics};
@@ -120,7 +120,7 @@ impl Inbox {
         let room = mark.conversation.is_group().then(|| self.hub.rooms.get(&mark.conversation)).flatten();
         let frame = Frame::copy(frame_encoded(&delivery.envelope), Arc::new(mark));
         let reached = match room {
-            Some(room) => ports.offer_to_room(&room, &frame, None, delivery.mver),
+            Some(room) => ports.offer_to_room(&room, &[Held { frame, except: None, mver: delivery.mver }]),
             None => {
                 let users = delivery.user_ids.iter().filter_map(|&id| UserId::new(id).ok());
                 ports.offer_to_users(&users.collect::<Vec<_>>(), &frame, None).iter().sum()

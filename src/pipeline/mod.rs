@@ -12,6 +12,7 @@
 mod acknowledge;
 mod attach;
 mod deliver;
+mod fan_out;
 mod group;
 mod here;
 mod history;

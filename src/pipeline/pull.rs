@@ -26,7 +26,7 @@ const DEFAULT_CONVERSATIONS: u32 = 100;
 /// times as much.
 const MAX_BYTES: usize = 256 * 1024;
 /// Most pulls of one connection at a time.
-const MAX_OF_ONE: u32 = 2;
+const MAX_OF_ONE: u16 = 2;
 
 /// A request to read.
 #[derive(Debug)]

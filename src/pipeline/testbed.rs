@@ -168,9 +168,9 @@ pub(super) fn pushed(peer: &Peer) -> Vec<i64> {
 
 /// What a connection was sent since the last look.
 pub(super) fn received(peer: &Peer) -> Vec<Payload> {
-    let (queue, _) = peer.outbox.take(Waker::noop());
+    let queue = peer.outbox.take(Waker::noop()).queue;
     let bytes = queue.iter().map(|frame| frame.bytes.len()).sum();
     let payloads = queue.iter().map(|frame| decode_message(&frame.bytes).unwrap().payload.unwrap()).collect();
-    peer.outbox.restore(std::collections::VecDeque::new(), bytes, queue.len(), false);
+    peer.outbox.restore(std::collections::VecDeque::new(), bytes, queue.len(), 0);
     payloads
 }

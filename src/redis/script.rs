@@ -50,7 +50,7 @@ pub(crate) static BIND: LazyLock<Script> = LazyLock::new(|| script(include_str!(
 pub(crate) static UNBIND: LazyLock<Script> = LazyLock::new(|| script(include_str!("unbind.lua")));
 /// Takes or renews a gateway's lease.
 pub(super) static LEASE: LazyLock<Script> = LazyLock::new(|| script(include_str!("lease.lua")));
-/// Text of [`APPEND`]: what every message costs Redis at least.
+/// Text of the append script: what every message costs Redis at least.
 pub const APPEND_TEXT: &str = include_str!("append.lua");
 /// Dedup + seq + append, in one step.
 pub(crate) static APPEND: LazyLock<Script> = LazyLock::new(|| script(APPEND_TEXT));

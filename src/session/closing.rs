@@ -56,7 +56,7 @@ impl Closing {
 
     /// Puts the last frames behind `queue`; a slow consumer's backlog goes,
     /// but for the frame it has a part of.
-    pub(super) fn say(&mut self, queue: &mut VecDeque<Frame>, offset: usize) {
+    pub(super) fn say(&mut self, queue: &mut VecDeque<Frame>, offset: u32) {
         self.said = true;
         if self.reason == CloseReason::SlowConsumer {
             let keep = usize::from(offset > 0 && !queue.is_empty());

@@ -6,10 +6,9 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::event;
@@ -18,9 +17,10 @@ use super::Context;
 use super::bucket::Bucket;
 use super::closing::Closing;
 use super::farewell::farewell;
+use super::inflow::poll_receive;
 use super::outbound::{Written, count_dropped, poll_flush};
 use super::receive::Receiver;
-use crate::hub::{Ending, HeldConnection, Peer, Stage};
+use crate::hub::{Ending, HeldConnection, Peer, Stage, Taken};
 use crate::telemetry::metrics;
 use crate::types::{CloseReason, monotonic_ms};
 use crate::wire::{Event, Inbound};
@@ -40,18 +40,16 @@ thread_local! {
 /// A live WebSocket. As a future it ends when the connection has ended; it
 /// holds no buffer while nothing is unfinished.
 pub(crate) struct Connection {
-    /// `None` once it lingers.
-    stream: Option<TcpStream>,
+    /// Shared with the outbox; `None` once it lingers.
+    stream: Option<Arc<TcpStream>>,
     peer: Arc<Peer>,
     context: Arc<Context>,
     inbound: Inbound,
-    /// Bytes of the outbox's first frame that left already.
-    offset: usize,
     bucket: Bucket,
     closing: Option<Box<Closing>>,
     linger: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// The attempt at which a copy of the socket was handed out, and the one
-    /// at which it holds still; 0 = none.
+    /// at which it holds still, when only this task writes; 0 = none.
     copied: u32,
     held: u32,
     _permit: OwnedSemaphorePermit,
@@ -77,16 +75,16 @@ impl Connection {
     ) -> Self {
         let bucket = Bucket::new(frames_per_second, monotonic_ms());
         Self {
-            stream: Some(stream),
+            stream: Some(Arc::new(stream)),
             peer,
             context,
             inbound,
-            offset: 0,
             bucket,
             closing: None,
             linger: None,
             copied: 0,
-            held: 0,
+            // Until it runs for the first time.
+            held: u32::MAX,
             _permit: permit,
         }
     }
@@ -99,10 +97,9 @@ impl Connection {
         held: HeldConnection,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        let HeldConnection { peer, unread, fragments: (count, data), offset, tokens } = held;
+        let HeldConnection { peer, unread, fragments: (count, data), tokens } = held;
         let inbound = Inbound::resume(unread, count, data);
         let mut connection = Self::new(stream, peer, context, inbound, None, permit);
-        connection.offset = offset;
         connection.bucket = Bucket::resume(tokens);
         connection
     }
@@ -111,6 +108,13 @@ impl Connection {
     /// still. One that is about to end does so first.
     fn holds(&mut self, cx: &TaskContext<'_>) -> bool {
         let (stage, attempt) = self.context.freeze.stage();
+        if matches!(stage, Stage::Serve | Stage::Copy)
+            && self.held != 0
+            && let Some(stream) = &self.stream
+        {
+            self.held = 0;
+            self.peer.outbox.attach(Arc::clone(stream));
+        }
         if stage == Stage::Serve || self.closing.is_some() {
             return false;
         }
@@ -132,12 +136,12 @@ impl Connection {
                 return false;
             }
             self.held = attempt;
+            self.peer.outbox.detach();
             let (unread, count, data) = self.inbound.unfinished();
             self.context.freeze.deposit_held(HeldConnection {
                 peer: Arc::clone(&self.peer),
                 unread: unread.to_vec(),
                 fragments: (count, data.to_vec()),
-                offset: self.offset,
                 tokens: self.bucket.parts(),
             });
         }
@@ -204,43 +208,36 @@ impl Connection {
 
     /// Ready = something was read; breaks when there is nothing more to come.
     fn poll_read(&mut self, cx: &mut TaskContext<'_>) -> Poll<ControlFlow<CloseReason>> {
-        let Some(stream) = &mut self.stream else {
+        let Self { stream, inbound, context, peer, bucket, closing, .. } = self;
+        let Some(stream) = stream else {
             return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone));
         };
-        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(stream).poll_read(cx, &mut buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone)),
-                Poll::Ready(Ok(())) => {}
+        SCRATCH_BUFFER.with_borrow_mut(|scratch| match ready!(poll_receive(stream, cx, scratch)) {
+            Err(_) | Ok([]) => Poll::Ready(ControlFlow::Break(CloseReason::PeerGone)),
+            Ok(bytes) => {
+                peer.outbox.disarm();
+                receive(inbound, context, peer, bucket, closing, bytes);
+                Poll::Ready(ControlFlow::Continue(()))
             }
-            let bytes = buffer.filled_mut();
-            if bytes.is_empty() {
-                return Poll::Ready(ControlFlow::Break(CloseReason::PeerGone));
-            }
-            let Self { inbound, context, peer, bucket, closing, .. } = self;
-            peer.outbox.disarm();
-            receive(inbound, context, peer, bucket, closing, bytes);
-            Poll::Ready(ControlFlow::Continue(()))
         })
     }
 
     /// Ready = all is said, or cannot be.
     fn poll_write(&mut self, cx: &mut TaskContext<'_>) -> Poll<CloseReason> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(CloseReason::PeerGone) };
-        let (mut queue, ending) = self.peer.outbox.take(cx.waker());
+        let Some(stream) = &self.stream else { return Poll::Ready(CloseReason::PeerGone) };
+        let Taken { mut queue, mut offset, ending } = self.peer.outbox.take(cx.waker());
         if let Some(ending) = ending.filter(|_| self.closing.is_none()) {
             self.closing = Some(Closing::asked(ending));
         }
         if let Some(closing) = self.closing.as_mut().filter(|closing| !closing.said) {
-            closing.say(&mut queue, self.offset);
+            closing.say(&mut queue, offset);
         }
         if queue.is_empty() {
             return self.closing.as_ref().map_or(Poll::Pending, |closing| Poll::Ready(closing.reason));
         }
         let mut written = Written::default();
-        let flushed = poll_flush(stream, &mut queue, &mut self.offset, cx, &mut written);
-        self.peer.outbox.restore(queue, written.bytes, written.frames, self.offset > 0);
+        let flushed = poll_flush(stream, &mut queue, &mut offset, cx, &mut written);
+        self.peer.outbox.restore(queue, written.bytes, written.frames, offset);
         match flushed {
             Poll::Ready(Ok(())) => self.peer.unstall(),
             Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::PeerGone),
@@ -257,21 +254,21 @@ impl Connection {
         self.context.pipeline.detach(&self.peer, reason);
         metrics().count_closed(reason);
         log(&self.peer, reason);
-        let left = self.peer.outbox.close();
+        let (left, offset) = self.peer.outbox.close();
         count_dropped(&left, reason == CloseReason::SlowConsumer);
-        let stream = self.stream.take();
         if self.copied != 0 && self.copied == self.context.freeze.stage().1 {
             // The copy keeps it open, here and at the peer.
-            if let Some(stream) = stream.as_ref().filter(|_| reason.row().code.is_none()) {
+            if let Some(stream) = self.stream.as_deref().filter(|_| reason.row().code.is_none()) {
                 let _ = SockRef::from(stream).shutdown(Shutdown::Both);
             }
             self.context.freeze.deposit_gone(self.peer.identity.conn);
         }
-        let offset = self.offset;
+        // The outbox has let go of it.
+        let stream = self.stream.take().and_then(Arc::into_inner);
         let sends_close = reason.row().code.is_some();
         self.linger = Some(Box::pin(async move {
             if let Some(stream) = stream.filter(|_| sends_close) {
-                let mut skip = offset;
+                let mut skip = usize::try_from(offset).unwrap_or(usize::MAX);
                 let last = left.into_iter().map(move |frame| frame.bytes.slice(std::mem::take(&mut skip)..));
                 farewell(stream, last).await;
             }
@@ -359,7 +356,7 @@ mod tests {
     /// steps of 128 bytes, of which 96 are tokio's own.
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size_of::<Connection>() <= 160, "{}", size_of::<Connection>());
-        assert!(size_of::<Peer>() <= 240, "{}", size_of::<Peer>());
+        assert!(size_of::<Connection>() <= 128, "{}", size_of::<Connection>());
+        assert!(size_of::<Peer>() <= 248, "{}", size_of::<Peer>());
     }
 }

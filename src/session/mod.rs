@@ -18,6 +18,7 @@ mod dispatch;
 mod establish;
 mod farewell;
 mod identify;
+mod inflow;
 mod liveness;
 mod outbound;
 mod receive;

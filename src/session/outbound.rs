@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 
 use crate::hub::{Class, Frame};
@@ -30,9 +28,9 @@ pub(super) struct Written {
 /// `offset` is how much of the first frame left before. Ready once the queue
 /// is empty.
 pub(super) fn poll_flush(
-    stream: &mut TcpStream,
+    stream: &TcpStream,
     queue: &mut VecDeque<Frame>,
-    offset: &mut usize,
+    offset: &mut u32,
     cx: &mut Context<'_>,
     written: &mut Written,
 ) -> Poll<io::Result<()>> {
@@ -43,29 +41,32 @@ pub(super) fn poll_flush(
             break Poll::Ready(Ok(()));
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let mut skip = *offset;
+        let skipped = usize::try_from(*offset).unwrap_or(usize::MAX);
+        let mut skip = skipped;
         for (slice, frame) in slices.iter_mut().zip(queue.iter()) {
             *slice = IoSlice::new(frame.bytes.get(std::mem::take(&mut skip)..).unwrap_or_default());
         }
         let filled = slices.get(..queue.len().min(MAX_SLICES)).unwrap_or_default();
-        match Pin::new(&mut *stream).poll_write_vectored(cx, filled) {
+        match poll_write(stream, cx, filled) {
             Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(n)) => {
                 total += u64::try_from(n).unwrap_or(0);
-                *offset += n;
                 written.moved = true;
+                let mut left = skipped + n;
                 while let Some(front) = queue.front() {
                     let size = front.bytes.len();
-                    if *offset < size {
+                    if left < size {
                         break;
                     }
-                    *offset -= size;
+                    left -= size;
                     written.bytes += size;
                     written.frames += 1;
                     copies += u32::from(front.class == Class::Push);
                     metrics().count_out(front.kind, 1);
                     queue.pop_front();
                 }
+                // Of one frame, which is bounded.
+                *offset = u32::try_from(left).unwrap_or(u32::MAX);
             }
             Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
             Poll::Pending => break Poll::Pending,
@@ -82,6 +83,21 @@ pub(super) fn poll_flush(
         metrics().copies_queued.decrement(copies);
     }
     outcome
+}
+
+fn poll_write(stream: &TcpStream, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        let written = match slices {
+            [one] => stream.try_write(one),
+            many => stream.try_write_vectored(many),
+        };
+        match written {
+            // Not ready after all: once more, to be woken.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
+        }
+    }
 }
 
 /// Counts frames that will never be written.

@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::Method;
+use serde_json::json;
+use tidegate::proto::envelope::Payload;
+
+use crate::common::payload::{delivered, typing};
 use crate::common::raw::Raw;
-use crate::common::{Gateway, Options, Redis, SOON, eventually, secs};
+use crate::common::{Client, Gateway, Options, Redis, SOON, eventually, secs};
 use crate::talker::{Talker, check, connected};
 
 const USERS: i64 = 200;
@@ -109,4 +115,52 @@ async fn a_handshake_that_does_not_end_is_asked_to_come_back() {
     assert_eq!((head.status, head.header("Retry-After")), (503, "1"));
     everybody_goes_on(&talkers, 2).await;
     settle(talkers).await;
+}
+
+/// What is asked of a gateway with groups, before and after.
+async fn groups_go_on(options: Options) {
+    let mut gateway = Gateway::start(options).await;
+    let body = json!({"id": "g:team", "members": [1, 2, 3]});
+    gateway.http().post("/v1/conversations", &body).await.success();
+    let mut members = Vec::new();
+    for user in 1..=3 {
+        members.push(Client::connect(&gateway, user, "phone").await);
+    }
+    for round in 0..3 {
+        let id = format!("m-{round}");
+        let seq = members[0].store_text("g:team", &id, "hello").await.seq;
+        for member in &mut members[1..] {
+            let push = member.expect_push().await;
+            assert_eq!((push.client_msg_id.as_str(), push.seq), (id.as_str(), seq));
+            member.send(delivered("g:team", seq)).await;
+        }
+        members[0].expect_delivered("g:team", seq).await;
+        // Only members may; and only those who are known here are told.
+        members[1].send(typing("g:team", true)).await;
+        let pick = |payload: &Payload| {
+            matches!(payload, Payload::Typing(typing) if typing.by_user_id == 2).then_some(())
+        };
+        members[2].expect("typing", pick).await;
+        members[0].expect("typing", pick).await;
+        let report = gateway.upgrade().await;
+        assert_eq!(report["moved"], 3, "{report}");
+    }
+    let gone = gateway.http().send(Method::DELETE, "/v1/conversations/g:team/members/3", Bytes::new()).await;
+    gone.success();
+    members[0].store_text("g:team", "last", "without 3").await;
+    assert_eq!(members[1].expect_push().await.client_msg_id, "last");
+    members[2].beat().await;
+    let pushed = members[2].drain().into_iter().any(|payload| matches!(payload, Payload::Push(_)));
+    assert!(!pushed, "who is out gets nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_go_on_on_the_embedded_store() {
+    groups_go_on(Options::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn groups_go_on_on_redis() {
+    let redis = Redis::start().await;
+    groups_go_on(Options::cluster(&redis, "gw-1")).await;
 }

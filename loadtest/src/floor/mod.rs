@@ -9,6 +9,7 @@
 
 mod guest;
 mod server;
+mod work;
 mod worker;
 
 use std::net::SocketAddr;

@@ -1,18 +1,20 @@
 //! A gateway of the run's own: ephemeral ports, a directory that goes with it.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{self, Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::Parser as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
-use tidegate::cli::ServeArgs;
+use tidegate::cli::{Cli, Command, ServeArgs};
 use tidegate::{Exit, Gateway, install_log, process_env, resolve};
 
 use super::GroundArgs;
@@ -22,16 +24,30 @@ const READY: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
-/// The gateway this tool was built with, as a process: `tidegate serve`.
-#[derive(Debug, clap::Args)]
+/// The gateway this tool was built with, as a process: `tidegate serve` under
+/// another name.
+#[derive(Debug)]
 pub(crate) struct Linked {
-    #[command(flatten)]
     serve: ServeArgs,
 }
 
 impl Linked {
-    /// Its verb.
-    pub(crate) const VERB: &'static str = "gateway-process";
+    /// Its verb; what follows are the flags of `tidegate serve`, which are not
+    /// this tool's.
+    const VERB: &'static str = "gateway-process";
+
+    /// What the process was started as, if as this.
+    pub(crate) fn from_arguments() -> Option<Self> {
+        let mut arguments = std::env::args_os().skip(1);
+        if arguments.next()? != Self::VERB {
+            return None;
+        }
+        let line = ["tidegate", "serve"].into_iter().map(OsString::from).chain(arguments);
+        match Cli::parse_from(line).command {
+            Command::Serve(serve) => Some(Self { serve }),
+            _ => None,
+        }
+    }
 
     /// Serves until it is told to stop.
     pub(crate) fn run(&self) -> Result<ExitCode> {
@@ -56,7 +72,7 @@ pub(crate) struct OwnGateway {
     pub(crate) listen: SocketAddr,
     /// The admin listener.
     pub(crate) admin: SocketAddr,
-    command: Command,
+    command: process::Command,
     child: Child,
     /// Its data and its log.
     dir: TempDir,
@@ -78,12 +94,12 @@ impl OwnGateway {
         let log = File::create(dir.path().join("gateway.log")).context("the gateway's log")?;
         let mut command = match &args.gateway {
             Some(program) => {
-                let mut command = Command::new(program);
+                let mut command = process::Command::new(program);
                 command.arg("serve");
                 command
             }
             None => {
-                let mut command = Command::new(std::env::current_exe().context("own program")?);
+                let mut command = process::Command::new(std::env::current_exe().context("own program")?);
                 command.arg(Linked::VERB);
                 command
             }
@@ -101,6 +117,7 @@ impl OwnGateway {
         }
         command
             .env("TIDEGATE_WORKERS", args.workers().to_string())
+            .envs(args.variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("the gateway's log")?)
             .stderr(log);

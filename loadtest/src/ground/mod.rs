@@ -50,6 +50,9 @@ pub(crate) struct GroundArgs {
     /// cores.
     #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) workers: Option<u32>,
+    /// What a scenario wants of the run's own gateways, as variables.
+    #[arg(skip)]
+    pub(crate) variables: Vec<(&'static str, &'static str)>,
 }
 
 impl GroundArgs {

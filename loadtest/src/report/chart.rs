@@ -33,6 +33,8 @@ pub(super) struct Line {
     pub(super) points: Vec<(f64, f64)>,
     /// Two neighbours further apart than this are not connected.
     pub(super) gap: f64,
+    /// Its number in the style sheet.
+    pub(super) colour: usize,
 }
 
 /// From values to places.
@@ -77,12 +79,12 @@ impl Chart {
             escape(&self.title)
         );
         self.axes(&scale, &mut svg);
-        for (number, line) in self.lines.iter().enumerate() {
-            draw(line, number, self.unit, &scale, &mut svg);
+        for line in &self.lines {
+            draw(line, self.unit, &scale, &mut svg);
         }
         svg.push_str("</svg>\n<ul class=\"legend\">");
-        for (number, line) in self.lines.iter().enumerate() {
-            let _ = write!(svg, "<li class=\"c{}\">{}</li>", number % COLOURS, escape(&line.label));
+        for line in self.lines.iter().filter(|line| !line.points.is_empty()) {
+            let _ = write!(svg, "<li class=\"c{}\">{}</li>", line.colour % COLOURS, escape(&line.label));
         }
         svg.push_str("</ul></figure>\n");
         svg
@@ -99,7 +101,7 @@ impl Chart {
                 WIDTH - RIGHT,
                 LEFT - 8.0,
                 y + 4.0,
-                short(value)
+                tick(value)
             );
         }
         let evenly = || {
@@ -129,10 +131,10 @@ impl Chart {
 }
 
 /// Colours of the style sheet.
-pub(super) const COLOURS: usize = 6;
+const COLOURS: usize = 6;
 
-fn draw(line: &Line, number: usize, unit: &str, scale: &Scale, svg: &mut String) {
-    let colour = number % COLOURS;
+fn draw(line: &Line, unit: &str, scale: &Scale, svg: &mut String) {
+    let colour = line.colour % COLOURS;
     let (mut path, mut before) = (String::new(), None);
     for &(x, y) in &line.points {
         let joined = before.is_some_and(|before: f64| x - before <= line.gap);
@@ -151,6 +153,12 @@ fn draw(line: &Line, number: usize, unit: &str, scale: &Scale, svg: &mut String)
             escape(unit)
         );
     }
+}
+
+/// Without digits that say nothing.
+fn tick(value: f64) -> String {
+    let text = short(value);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// To a number that divides well.
@@ -178,7 +186,7 @@ mod tests {
         let points = vec![(0.0, 1.0), (1.0, 2.0), (5.0, 3.0)];
         let chart = Chart {
             title: "a < b".into(),
-            lines: vec![Line { label: "x".into(), points, gap: 2.0 }],
+            lines: vec![Line { label: "x".into(), points, gap: 2.0, colour: 0 }],
             ..Chart::default()
         };
         let html = chart.to_html();

@@ -6,11 +6,16 @@ use super::chart::{Chart, Line, escape};
 use super::text::spread;
 use super::{Ending, Limit, Report};
 use crate::numbers::{float, short};
-use crate::progress::Point;
+use crate::progress::{OPENED, Point};
 
 /// Points of one side further apart than this many seconds belong to
 /// different rounds.
 const GAP: f64 = 2.5;
+
+/// What of a second is drawn.
+type Part = fn(&Point) -> Option<f64>;
+
+const GATEWAY: &str = "gateway";
 
 /// The whole page.
 pub(super) fn page(report: &Report) -> String {
@@ -109,59 +114,78 @@ fn figures(report: &Report, out: &mut String) {
 }
 
 fn charts(report: &Report) -> Vec<Chart> {
-    let over_time = |title: &str, unit, parts: &[(&str, fn(&Point) -> f64)]| Chart {
+    let over_time = |title: &str, unit, parts: &[(&str, Part)]| Chart {
         title: title.to_owned(),
         unit,
         across: "seconds",
-        lines: sides(report)
-            .into_iter()
-            .flat_map(|side| parts.iter().map(move |(label, value)| line(report, side, label, *value)))
+        lines: parts
+            .iter()
+            .enumerate()
+            .flat_map(|(number, part)| {
+                sides(report)
+                    .into_iter()
+                    .map(move |side| Line { colour: colour(side, number), ..line(report, side, part) })
+            })
             .collect(),
         marks: Vec::new(),
     };
     vec![
-        over_time("Rate", "per second", &[("", |point| point.rate)]),
+        over_time("Rate", "per second", &[("", |point| (point.what != OPENED).then_some(point.rate))]),
         over_time(
             "Latency",
             "ms",
-            &[("p50", |point| float(point.p50) / 1e3), ("p99", |point| float(point.p99) / 1e3)],
+            &[("p50", |point| milliseconds(point.p50)), ("p99", |point| milliseconds(point.p99))],
         ),
         percentiles(report),
-        over_time("Memory of the server", "MiB", &[("", |point| float(point.memory) / 1_048_576.0)]),
-        over_time("CPU of the server", "cores", &[("", |point| point.cores)]),
+        over_time("Memory of the server", "MiB", &[("", |point| Some(float(point.memory) / 1_048_576.0))]),
+        over_time("CPU of the server", "cores", &[("", |point| Some(point.cores))]),
     ]
 }
 
-fn sides(report: &Report) -> Vec<&'static str> {
-    let mut sides = Vec::new();
-    for (side, _) in &report.points {
-        if !side.is_empty() && !sides.contains(side) {
-            sides.push(*side);
-        }
+/// Nothing where nothing was measured.
+fn milliseconds(us: u64) -> Option<f64> {
+    (us > 0).then(|| float(us) / 1e3)
+}
+
+/// The same one for a side in every chart.
+fn colour(side: &str, part: usize) -> usize {
+    2 * part + usize::from(side != GATEWAY)
+}
+
+/// The gateway comes first.
+fn sides(report: &Report) -> Vec<&str> {
+    let mut sides = vec![GATEWAY];
+    if !report.other.is_empty() {
+        sides.push(report.other);
     }
     sides
 }
 
-fn line(report: &Report, side: &str, label: &str, value: fn(&Point) -> f64) -> Line {
+fn line(report: &Report, side: &str, (label, value): &(&str, Part)) -> Line {
     let own = report.points.iter().filter(|(of, _)| *of == side);
     Line {
         label: format!("{side} {label}").trim().to_owned(),
-        points: own.map(|(_, point)| (point.at, value(point))).collect(),
+        points: own.filter_map(|(_, point)| Some((point.at, value(point)?))).collect(),
         gap: GAP,
+        colour: 0,
     }
 }
 
 /// Each percentile is as far from the next as any other: the tail is what one
 /// looks at.
 fn percentiles(report: &Report) -> Chart {
-    let mut marks = Vec::new();
-    let mut lines = Vec::new();
+    let (mut marks, mut lines, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for (side, name, latencies) in &report.latencies {
         let curve = latencies.curve();
         let places = (0_u32..).map(f64::from);
         marks = places.clone().zip(&curve).map(|(x, (percent, _))| (x, format!("{percent}"))).collect();
         let points = places.zip(&curve).map(|(x, (_, us))| (x, float(*us) / 1e3)).collect();
-        lines.push(Line { label: format!("{side} {name}"), points, gap: 1.5 });
+        let known = names.iter().position(|known| known == name);
+        let number = known.unwrap_or_else(|| {
+            names.push(name.clone());
+            names.len() - 1
+        });
+        lines.push(Line { label: format!("{side} {name}"), points, gap: 1.5, colour: colour(side, number) });
     }
     Chart { title: "Percentiles".to_owned(), unit: "ms", across: "percentile", lines, marks }
 }

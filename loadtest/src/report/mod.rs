@@ -210,7 +210,7 @@ impl Report {
         let latency = |(side, name, latencies): &(String, String, Latencies)| json!({"side": side, "name": name, "count": latencies.count(), "us": latencies.curve()});
         let point = |(side, point): &(&str, Point)| {
             json!({
-                "side": side, "atS": point.at, "perSecond": point.rate, "p50Us": point.p50, "p99Us": point.p99,
+                "side": side, "atS": point.at, "what": point.what, "perSecond": point.rate, "p50Us": point.p50, "p99Us": point.p99,
                 "cores": point.cores, "memoryBytes": point.memory,
             })
         };

@@ -32,7 +32,7 @@ pub(crate) use self::slow::SlowReaders;
 pub(crate) use self::soak::Soak;
 pub(crate) use self::wave::ReconnectWave;
 use crate::ground::Side;
-use crate::progress::Progress;
+use crate::progress::{OPENED, Progress};
 use crate::round::Round;
 use crate::swarm::{Opened, Opening, Swarm, Told};
 use crate::token::Minter;
@@ -90,6 +90,10 @@ pub(crate) trait Scenario {
     fn wants_tokens(&self) -> bool {
         false
     }
+    /// What it wants of the run's own gateways, as variables.
+    fn variables(&self) -> Vec<(&'static str, &'static str)> {
+        Vec::new()
+    }
     /// One round.
     fn round(&self, stage: &mut Stage<'_>) -> Result<Round>;
 }
@@ -130,7 +134,7 @@ impl Stage<'_> {
 
     /// Opens clients 0 to `count`, all of them, or fails.
     pub(crate) fn open(&mut self, swarm: &mut Swarm, count: u32) -> Result<Opened> {
-        self.begin("opened");
+        self.begin(OPENED);
         self.open_more(swarm, 0..count)
     }
 
@@ -147,6 +151,9 @@ impl Stage<'_> {
 
     /// Reads the conversations and judges what was seen of them.
     pub(crate) fn judge(&self, witness: Witness, round: &mut Round) {
+        if self.side.processes.sample().is_partial {
+            return round.problem("a server's process is gone");
+        }
         match witness.judge(self.side) {
             Ok(verdict) => round.verdict = Some(verdict),
             Err(error) => round.problem(format!("the history cannot be read: {error:#}")),

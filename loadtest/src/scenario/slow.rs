@@ -219,6 +219,7 @@ impl SlowReaders {
             }
         })?;
         traffic.followers.pull(swarm)?;
+        swarm.keep_alive()?;
         stage.progress.tick(Instant::now());
         Ok(())
     }

@@ -19,6 +19,8 @@ const STRETCH: Duration = Duration::from_secs(1);
 const APART: u64 = 500_000;
 /// Figures of growth begin after this share of the time.
 const WARM_UP: f64 = 0.25;
+/// Growth of a shorter run says nothing, seconds.
+const LONG: f64 = 60.0;
 /// Heartbeats of an idle connection.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
@@ -107,7 +109,7 @@ impl Scenario for Soak {
         round.add("reconnects", float(crowd.reconnects));
         round.add_cost("Message", &after.since(&before), pairs.acked());
         round.add("memoryMiB", float(after.memory) / 1_048_576.0);
-        if let Some((at, memory)) = warm {
+        if let Some((at, memory)) = warm.filter(|_| self.duration >= LONG) {
             let hours = at.elapsed().as_secs_f64() / 3600.0;
             round.add("memoryGrowthMiBPerHour", (float(after.memory) - float(memory)) / 1_048_576.0 / hours);
         }

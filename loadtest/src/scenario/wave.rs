@@ -23,6 +23,8 @@ use crate::witness::Witness;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait between two looks at the clock.
 const LOOK: Duration = Duration::from_millis(50);
+/// Until what was put off is sent again.
+const RETRY: Duration = Duration::from_millis(500);
 const TEXT: &str = "while you were away, this was said";
 
 /// The scenario's own arguments.
@@ -45,6 +47,8 @@ struct Receiver {
     template: Template,
     sent: u32,
     stored: u32,
+    /// Sends that are to be repeated, as they were answered.
+    again: Vec<u32>,
     seq: i64,
     epoch: u64,
     server_msg_id: String,
@@ -62,6 +66,9 @@ struct Waves {
     begin: Instant,
     holes: u64,
     refused: u64,
+    retried: u64,
+    /// When to repeat what was put off.
+    retry_at: Option<Instant>,
     gone: Vec<String>,
 }
 
@@ -112,6 +119,7 @@ impl Scenario for ReconnectWave {
         round.add("reconnectsPerSecond", float(opened) / took.as_secs_f64().max(1e-9));
         round.add("cpuUsPerReconnect", cpu.as_secs_f64() * 1e6 / float(opened.max(1)));
         round.add("switchesPerReconnect", float(switches) / float(opened.max(1)));
+        round.add("retried", float(waves.retried));
         round.add_latencies("reconnect", handshakes);
         round.add_latencies("caughtUp", waves.caught);
         for (what, count) in
@@ -152,6 +160,7 @@ impl ReconnectWave {
                 template,
                 sent: 0,
                 stored: 0,
+                again: Vec::new(),
                 seq: 0,
                 epoch: 0,
                 server_msg_id: String::new(),
@@ -167,6 +176,8 @@ impl ReconnectWave {
             begin: Instant::now(),
             holes: 0,
             refused: 0,
+            retried: 0,
+            retry_at: None,
             gone: Vec::new(),
         })
     }
@@ -201,6 +212,26 @@ impl Waves {
         Ok(())
     }
 
+    /// Repeats what was put off, in order.
+    fn repeat(&mut self, swarm: &mut Swarm) -> Result<()> {
+        if self.retry_at.is_none_or(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        self.retry_at = None;
+        let mut out = Vec::new();
+        for (number, receiver) in (0_u32..).zip(&mut self.all) {
+            receiver.again.sort_unstable();
+            for again in std::mem::take(&mut receiver.again) {
+                receiver.template.write(again, &mut out);
+            }
+            if !out.is_empty() {
+                swarm.send(2 * number, &out)?;
+                out.clear();
+            }
+        }
+        Ok(())
+    }
+
     fn all_stored(&self) -> bool {
         let stored: u64 = self.all.iter().map(|receiver| u64::from(receiver.stored)).sum();
         let sent: u64 = self.all.iter().map(|receiver| u64::from(receiver.sent)).sum();
@@ -224,6 +255,8 @@ impl Waves {
                 round.problem("messages were not stored or not delivered in time");
                 return Ok(());
             }
+            self.repeat(swarm)?;
+            swarm.keep_alive()?;
             swarm.turn(Instant::now() + LOOK, |index, at, told| self.told(index, at, &told))?;
             stage.progress.tick(Instant::now());
         }
@@ -314,8 +347,14 @@ impl Waves {
         if !ack.client_msg_id.starts_with(self.prefix.as_bytes()) {
             return;
         }
-        match (ack.status, self.of(index)) {
-            (Ack::STORED, Some(receiver)) => receiver.stored += 1,
+        let number = message_number(ack.client_msg_id);
+        match (ack.status, self.of(index), number) {
+            (Ack::STORED, Some(receiver), _) => receiver.stored += 1,
+            (_, Some(receiver), Some(number)) if Ack::PUT_OFF.contains(&ack.error) => {
+                receiver.again.push(number);
+                self.retried += 1;
+                self.retry_at = self.retry_at.or_else(|| Some(Instant::now() + RETRY));
+            }
             _ => self.refused += 1,
         }
     }
@@ -338,4 +377,10 @@ impl Waves {
     fn of(&mut self, index: u32) -> Option<&mut Receiver> {
         self.all.get_mut(usize::try_from(index / 2).ok()?)
     }
+}
+
+/// The digits at the end.
+fn message_number(client_msg_id: &[u8]) -> Option<u32> {
+    let digits = client_msg_id.rsplit(|byte| *byte == b'-').next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }

@@ -10,7 +10,7 @@ mod opening;
 mod poller;
 
 use std::net::TcpStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result};
 use nix::libc;
@@ -21,11 +21,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 use self::connection::{Connection, Stage};
 pub(crate) use self::opening::{Opened, Opening};
 use self::poller::{Interest, Poller};
+use crate::frame::HEARTBEAT;
 use crate::scan::Seen;
 use crate::target::{Targets, source};
 
 /// Read at once.
 const SCRATCH: usize = 64 * 1024;
+
+/// Shorter than what any gateway takes for silence.
+const BEAT: Duration = Duration::from_secs(20);
 
 /// What a client is told.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(crate) struct Swarm {
     lost: Vec<(u32, Error)>,
     open: usize,
     receive: Option<usize>,
+    /// When all say next that they live.
+    beat: Instant,
 }
 
 impl Swarm {
@@ -61,6 +67,7 @@ impl Swarm {
             lost: Vec::new(),
             open: 0,
             receive: None,
+            beat: Instant::now() + BEAT,
         })
     }
 
@@ -122,6 +129,21 @@ impl Swarm {
                 Ok(())
             }
         }
+    }
+
+    /// To be called often: now and then everybody says that he lives, since a
+    /// client that is silent for long is let go.
+    pub(crate) fn keep_alive(&mut self) -> Result<()> {
+        if Instant::now() < self.beat {
+            return Ok(());
+        }
+        self.beat = Instant::now() + BEAT;
+        for index in 0..u32::try_from(self.connections.len())? {
+            if self.at(index).is_some_and(|connection| connection.stage == Stage::Served) {
+                self.send(index, &HEARTBEAT)?;
+            }
+        }
+        Ok(())
     }
 
     /// Client `index` stops reading, or begins again.

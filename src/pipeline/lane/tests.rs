@@ -93,7 +93,7 @@ impl Drop for World {
 /// What a client would have read by now.
 fn read(peer: &Peer) -> Vec<Payload> {
     let mut seen = Vec::new();
-    for frame in peer.outbox.take(Waker::noop()).0 {
+    for frame in peer.outbox.take(Waker::noop()).queue {
         let mut wire = as_client(&frame.bytes);
         let fed = Inbound::default().feed(&mut wire, 1 << 24, |event| {
             let Event::Message(message) = event else { panic!("{event:?}") };

@@ -48,8 +48,9 @@ impl Visit<'_> {
             Payload::ConversationEvent(event) if event.user_id == self.client.user.get() => {
                 let conversation = ConversationId::parse(&event.conversation_id).unwrap();
                 self.session.note(Some(&conversation), &format!("hears: {:?}", event.change()));
-                // It was taken out, and told to pull nothing since.
-                self.session.pulling.remove(&conversation);
+                if self.session.pulling.remove(&conversation) {
+                    self.session.unsure.insert(conversation.clone());
+                }
                 self.want(&conversation, Duration::ZERO);
             }
             _ => {}
@@ -178,7 +179,11 @@ impl Visit<'_> {
             let same = before.seq == 0 || before.epoch == response.epoch;
             same && from <= before.seq + 1 && response.top_seq > before.seq
         });
+        let unsure = self.session.unsure.remove(conversation);
         let told = self.session.pulling.remove(conversation);
+        if unsure && !told && !continues {
+            return self.session.go_on_after(conversation, response.epoch, response.top_seq);
+        }
         if told {
             self.session.handed_up_to(conversation, response.top_seq);
         }
@@ -214,9 +219,7 @@ impl Visit<'_> {
         let text = format!("{} is {seq} e{}", ack.client_msg_id, epoch % 100_000_000);
         self.session.note(Some(&conversation), &text);
         self.record(&conversation, ack);
-        if !ack.duplicate || self.session.complete || self.session.reached.contains_key(&conversation) {
-            self.session.acknowledged(&conversation, epoch, seq);
-        }
+        self.session.acknowledged(&conversation, epoch, seq);
         let mut ledger = self.client.ledger.lock();
         let new = !conversation.is_group() && self.session.complete;
         if new {
@@ -262,12 +265,15 @@ impl Visit<'_> {
         match error.code() {
             ErrorCode::ResyncRequired => {
                 let current = error.current.clone().unwrap_or_default();
+                let answers = if error.ref_request_id.is_empty() { "unasked" } else { "asked" };
+                let text =
+                    format!("{answers}, it stands at {} e{}", current.seq, current.epoch % 100_000_000);
+                self.session.note(Some(&conversation), &text);
                 self.session.unproved.remove(&conversation);
                 if !error.ref_request_id.is_empty() {
                     self.session.disown_behind(&conversation, current.seq);
-                    if let Some(reached) = self.session.reached.get_mut(&conversation) {
-                        reached.seq = reached.seq.min(current.seq);
-                    }
+                    self.session.disown(&conversation, current.epoch.saturating_sub(1));
+                    self.session.go_on_after(&conversation, current.epoch, current.seq);
                 } else {
                     let of =
                         self.client.ledger.lock().known.get(&conversation).map_or(0, |known| known.epoch);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::ledger::{Known, Ledger, Reached};
 use super::world::World;
-use crate::hub::{Ending, Frame, Peer, PeerIdentity};
+use crate::hub::{Ending, Frame, Peer, PeerIdentity, Taken};
 use crate::telemetry::FrameKind;
 use crate::types::{CloseReason, ConversationId, DeviceId, UserId};
 use crate::wire::pb::{Envelope, Position, Push, Ready};
@@ -38,6 +38,9 @@ pub(super) struct Session {
     /// Whatever is not in `reached` had no message when it began.
     pub complete: bool,
     pub pulling: BTreeSet<ConversationId>,
+    /// It was told to pull these, and then of a change of members: if it was
+    /// taken out in between, it is pushed to by now.
+    pub unsure: BTreeSet<ConversationId>,
     /// What the client has of these may be of another history: nobody looked.
     pub unproved: BTreeSet<ConversationId>,
     /// It was told that it is not in these: what was on its way may come.
@@ -78,6 +81,7 @@ impl Session {
             told: BTreeMap::new(),
             complete: false,
             pulling: BTreeSet::new(),
+            unsure: BTreeSet::new(),
             unproved: BTreeSet::new(),
             left: BTreeSet::new(),
             own: BTreeMap::new(),
@@ -114,7 +118,7 @@ impl Session {
     }
 
     fn poll(&mut self, cx: &std::task::Context<'_>, most: usize) -> Poll<(Vec<Bytes>, Option<Ending>)> {
-        let (mut queue, ending) = self.peer.outbox.take(cx.waker());
+        let Taken { mut queue, ending, .. } = self.peer.outbox.take(cx.waker());
         let front = queue.front().map(|frame| frame.bytes.clone());
         if let Some(partial) = self.partial.take().filter(|partial| front.as_ref() != Some(partial)) {
             self.violation(None, &format!("a frame of {} bytes left in part, and no more", partial.len()));
@@ -123,7 +127,7 @@ impl Session {
         let bytes = taken.iter().map(Bytes::len).sum();
         let partial = !queue.is_empty() && fastrand::bool();
         self.partial = queue.front().filter(|_| partial).map(|frame| frame.bytes.clone());
-        self.peer.outbox.restore(queue, bytes, taken.len(), partial);
+        self.peer.outbox.restore(queue, bytes, taken.len(), u32::from(partial));
         if taken.is_empty() && ending.is_none() { Poll::Pending } else { Poll::Ready((taken, ending)) }
     }
 
@@ -170,6 +174,15 @@ impl Session {
         self.advance(conversation);
     }
 
+    /// It goes on there, or where it is: what was handed over before both is not
+    /// handed over again, all else may be.
+    pub(super) fn go_on_after(&mut self, conversation: &ConversationId, epoch: u64, seq: i64) {
+        if let Some(handed) = self.handed.get_mut(conversation) {
+            *handed = seq.min(*handed);
+        }
+        self.go_on_behind(conversation, epoch, seq);
+    }
+
     /// The gateway has handed over all up to there.
     pub(super) fn handed_up_to(&mut self, conversation: &ConversationId, seq: i64) {
         self.handed.insert(conversation.clone(), seq);
@@ -180,6 +193,7 @@ impl Session {
         self.reached.remove(conversation);
         self.handed.remove(conversation);
         self.pulling.remove(conversation);
+        self.unsure.remove(conversation);
         self.own.remove(conversation);
         self.left.insert(conversation.clone());
     }

@@ -45,7 +45,10 @@ pub(super) fn append(staged: &mut Staged, entry: Entry) -> Result<Appended, Engi
         None if is_group => return Ok(Appended::Refused(Refused::NotFound)),
         None => (Head::default(), true),
     };
-    let known = if is_new { None } else { staged.original(head.number, from, &client_msg_id)? };
+    let (id, known) = match is_new {
+        true => (Vec::new(), None),
+        false => staged.original(rows::id(head.number, from, &client_msg_id))?,
+    };
     // What is in the log stays acknowledged, also where the sender may no longer.
     let is_same = known.as_ref().is_some_and(|known| known.content_hash == original.content_hash);
     if !is_same && let Some(refused) = refuse(staged, &head, from, is_group)? {
@@ -76,7 +79,8 @@ pub(super) fn append(staged: &mut Staged, entry: Entry) -> Result<Appended, Engi
     let (seq, epoch) = (head.top.saturating_add(1), head.epoch);
     original.seq = seq;
     staged.put_message(head.number, seq, encoded);
-    staged.put_original(head.number, from, &client_msg_id, &original);
+    let id = if is_new { rows::id(head.number, from, &client_msg_id) } else { id };
+    staged.put_original(id, &original);
     head.top = seq;
     head.last_id = original.server_msg_id;
     let now = unix_ms();

@@ -217,7 +217,8 @@ impl Committer {
     fn write(&mut self, content: Content, is_synced: bool) -> Result<(), StoreError> {
         let engine = self.shared.engine().ok_or(StoreError::Unavailable)?;
         let started = Instant::now();
-        let written = engine.write(content.rows, is_synced);
+        let messages = content.messages.len();
+        let written = engine.write(content.messages, content.rows, is_synced);
         drop(engine);
         if let Err(error) = written {
             self.fail(&error);
@@ -233,7 +234,7 @@ impl Committer {
             self.unsynced = None;
             metrics().store_commit_seconds.record(started.elapsed());
             metrics().store_commits.increment(1);
-            metrics().store_commit_messages.increment(content.messages);
+            metrics().store_commit_messages.increment(u64::try_from(messages).unwrap_or(u64::MAX));
         } else if self.unsynced.is_none() {
             self.unsynced = Some(started);
         }

@@ -15,11 +15,13 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 use parking_lot::Mutex;
 use prost::Message;
 
+pub(super) use super::error::EngineError;
 use super::journal;
 use super::rows::{self, Identity, Space};
+use super::staged::{Logged, Rows};
 
 /// The layout of the rows that this program writes.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 /// Rows kept in memory per space before they become a table, bytes.
 const MEMTABLE: u64 = 8 << 20;
 /// Size of a table, bytes; what a close may have to wait for is the merging
@@ -37,52 +39,8 @@ const BACKPRESSURE: Duration = Duration::from_secs(5);
 /// A row of a key and its value.
 pub(super) type Row = (Vec<u8>, Vec<u8>);
 
-/// Why the files cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum EngineError {
-    /// It failed.
-    #[error(transparent)]
-    Failed(#[from] fjall::Error),
-    /// The files cannot be worked on.
-    #[error(transparent)]
-    Files(#[from] std::io::Error),
-    /// A newer program wrote it.
-    #[error("written by a newer version (layout {0}, this program reads up to {VERSION})")]
-    Newer(u32),
-    /// Another version of the engine wrote it.
-    #[error("written by another version of the storage engine")]
-    Foreign,
-    /// Another process has it open.
-    #[error("another process has it open")]
-    Locked,
-    /// A journal lost something that was synced.
-    #[error(
-        "{} is damaged at byte {at}, and {behind} or more whole commits behind it were confirmed: bring back a \
-         backup of the data directory; or give up what is behind it, in this file and in the .jnl files with a \
-         larger number (remove those, and: truncate -s {at} {}); in both cases start once with --restored",
-        journal.display(), journal.display()
-    )]
-    Torn {
-        /// Its file.
-        journal: PathBuf,
-        /// Where, in bytes.
-        at: u64,
-        /// At least.
-        behind: usize,
-    },
-    /// What is in it makes no sense.
-    #[error("damaged: {0}")]
-    Damaged(String),
-    /// Merging does not keep up, or has ended.
-    #[error("tables are not merged in time")]
-    Stalled,
-}
-
-impl From<prost::DecodeError> for EngineError {
-    fn from(error: prost::DecodeError) -> Self {
-        Self::Damaged(error.to_string())
-    }
-}
+/// The senders' ids, by period.
+pub(super) type Ids = BTreeMap<i64, Keyspace>;
 
 /// The open files.
 pub(super) struct Engine {
@@ -91,8 +49,8 @@ pub(super) struct Engine {
     state: Keyspace,
     messages: Keyspace,
     padding: Keyspace,
-    /// By period.
-    ids: Mutex<BTreeMap<i64, Keyspace>>,
+    /// Replaced as a whole, a few times a month.
+    ids: Mutex<Arc<Ids>>,
     database: Database,
 }
 
@@ -146,7 +104,7 @@ impl Engine {
             state.insert(rows::identity(), identity.encode_to_vec())?;
             database.persist(PersistMode::SyncAll)?;
         }
-        let ids = Mutex::new(BTreeMap::new());
+        let ids = Mutex::default();
         let engine = Self {
             lineage: identity.lineage,
             next_number: AtomicU64::new(identity.next_number),
@@ -158,7 +116,7 @@ impl Engine {
         };
         for name in engine.database.list_keyspace_names() {
             if let Some(period) = name.strip_prefix("ids-").and_then(|period| period.parse().ok()) {
-                engine.ids(period)?;
+                engine.ids_of(period)?;
             }
         }
         Ok(engine)
@@ -175,27 +133,39 @@ impl Engine {
         (number, Identity { version: VERSION, lineage: self.lineage, next_number: number + 1 })
     }
 
-    fn ids(&self, period: i64) -> Result<Keyspace, EngineError> {
+    /// The ids of all periods.
+    pub(super) fn ids(&self) -> Arc<Ids> {
+        Arc::clone(&self.ids.lock())
+    }
+
+    fn ids_of(&self, period: i64) -> Result<Keyspace, EngineError> {
         let mut ids = self.ids.lock();
         if let Some(keyspace) = ids.get(&period) {
             return Ok(keyspace.clone());
         }
         let keyspace = self.database.keyspace(&format!("ids-{period}"), || options(MEMTABLE))?;
-        ids.insert(period, keyspace.clone());
+        Arc::make_mut(&mut ids).insert(period, keyspace.clone());
         Ok(keyspace)
     }
 
     /// Periods of which ids are remembered.
+    #[cfg(test)]
     pub(super) fn periods(&self) -> Vec<i64> {
-        self.ids.lock().keys().rev().copied().collect()
+        self.ids().keys().rev().copied().collect()
     }
 
     /// Forgets the ids of all periods before `period`.
     pub(super) fn forget_before(&self, period: i64) -> Result<(), EngineError> {
-        let mut ids = self.ids.lock();
-        let kept = ids.split_off(&period);
-        for (_, keyspace) in std::mem::replace(&mut *ids, kept) {
-            self.database.delete_keyspace(keyspace)?;
+        let old = {
+            let mut ids = self.ids.lock();
+            if ids.keys().next().is_none_or(|oldest| *oldest >= period) {
+                return Ok(());
+            }
+            let kept = Arc::make_mut(&mut ids).split_off(&period);
+            std::mem::replace(&mut *ids, Arc::new(kept))
+        };
+        for keyspace in old.values() {
+            self.database.delete_keyspace(keyspace.clone())?;
         }
         Ok(())
     }
@@ -204,7 +174,7 @@ impl Engine {
         Ok(match space {
             Space::State => self.state.clone(),
             Space::Messages => self.messages.clone(),
-            Space::Ids(period) => return self.ids(period),
+            Space::Ids(period) => return self.ids_of(period),
         })
     }
 
@@ -214,7 +184,7 @@ impl Engine {
             Space::State => self.state.get(key)?,
             Space::Messages => self.messages.get(key)?,
             Space::Ids(period) => {
-                let keyspace = self.ids.lock().get(&period).cloned();
+                let keyspace = self.ids().get(&period).cloned();
                 keyspace.map(|keyspace| keyspace.get(key)).transpose()?.flatten()
             }
         })
@@ -260,21 +230,31 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes rows, and removes those without a value, all or none; with
-    /// `sync` they are on disk afterwards.
-    pub(super) fn write(
-        &self,
-        rows: impl IntoIterator<Item = (Space, Vec<u8>, Option<Vec<u8>>)>,
-        sync: bool,
-    ) -> Result<(), EngineError> {
+    /// Writes messages and rows, all or none; with `sync` they are on disk
+    /// afterwards.
+    pub(super) fn write(&self, messages: Vec<Logged>, rows: Rows, sync: bool) -> Result<(), EngineError> {
         self.keep_up()?;
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut batch = self.database.batch().durability(Some(mode));
-        for (space, key, value) in rows {
-            let keyspace = self.space(space)?;
+        for (key, value) in messages {
+            batch.insert(&self.messages, key, value);
+        }
+        // All ids of a commit are of one period, as a rule.
+        let mut ids = None;
+        for ((space, key), value) in rows {
+            let space = match space {
+                Space::State => &self.state,
+                Space::Messages => &self.messages,
+                Space::Ids(period) => {
+                    let known = ids.take().filter(|(of, _)| *of == period);
+                    let known =
+                        known.map_or_else(|| Ok((period, self.ids_of(period)?)), Ok::<_, EngineError>)?;
+                    &ids.insert(known).1
+                }
+            };
             match value {
-                Some(value) => batch.insert(&keyspace, key, value),
-                None => batch.remove(&keyspace, key),
+                Some(value) => batch.insert(space, key, value),
+                None => batch.remove(space, key),
             }
         }
         Ok(batch.commit()?)
@@ -289,7 +269,7 @@ impl Engine {
             let behind = |space: &Keyspace| {
                 space.sealed_memtable_count() >= SEALED || space.l0_table_count() >= TABLES
             };
-            behind(&self.messages) || behind(&self.state) || self.ids.lock().values().any(behind)
+            behind(&self.messages) || behind(&self.state) || self.ids().values().any(behind)
         };
         let started = Instant::now();
         while is_behind() {
@@ -323,9 +303,9 @@ impl Engine {
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
         batch.remove(&self.padding, "padding");
         batch.commit()?;
-        let ids: Vec<_> = self.ids.lock().values().cloned().collect();
+        let ids = self.ids();
         let spaces = [&self.messages, &self.state, &self.padding];
-        for space in spaces.into_iter().chain(&ids) {
+        for space in spaces.into_iter().chain(ids.values()) {
             space.rotate_memtable()?;
         }
         let mut idle = 0;

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use prost::Message;
 
 use super::engine::{Engine, EngineError};
 use super::rows::{self, Head, Space};
+use super::staged;
 use crate::types::ConversationId;
 use crate::wire::pb::Push;
 
@@ -19,7 +21,7 @@ const MOST: usize = 32_768;
 
 #[derive(Debug, Default)]
 struct Kept {
-    heads: HashMap<ConversationId, Arc<Head>>,
+    heads: HashMap<ConversationId, Arc<Head>, RandomState>,
     /// How often something was taken away.
     forgotten: u64,
 }
@@ -69,7 +71,7 @@ impl Heads {
     }
 
     /// What a commit made of them; `None` = removed.
-    pub(super) fn publish(&self, changed: HashMap<ConversationId, Option<Arc<Head>>>) {
+    pub(super) fn publish(&self, changed: staged::Heads) {
         let mut kept = self.0.lock();
         for (conversation, head) in changed {
             match head {

@@ -23,6 +23,7 @@
 mod append;
 mod committer;
 mod engine;
+mod error;
 mod groups;
 mod heads;
 mod journal;

@@ -237,8 +237,9 @@ pub(super) fn all_doomed() -> Vec<u8> {
 }
 
 /// The key of a message.
-pub(super) fn message(number: u64, seq: i64) -> Vec<u8> {
-    [number.to_be_bytes(), seq.to_be_bytes()].concat()
+pub(super) fn message(number: u64, seq: i64) -> [u8; 16] {
+    let key = (u128::from(number) << 64) | u128::from(seq.cast_unsigned());
+    key.to_be_bytes()
 }
 
 /// The conversation's number a message's key begins with.

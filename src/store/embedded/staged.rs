@@ -4,44 +4,63 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use prost::Message;
 
 use super::Shared;
-use super::engine::{Engine, EngineError, Row};
+use super::engine::{Engine, EngineError, Ids};
 use super::rows::{self, Head, Original, Space};
-use crate::types::{ConversationId, UserId, unix_micros, unix_ms};
+use crate::types::{ConversationId, unix_micros, unix_ms};
 
 /// Ids are kept by periods of this length and forgotten with a period whose
 /// end is as long ago: after 7 to 14 days.
 pub(super) const PERIOD_MS: i64 = 7 * 24 * 3600 * 1000;
 
+/// Room for what a commit has as a rule.
+const ROOM: usize = 128;
+
 /// See above. Dropped, it was never there.
 pub(super) struct Staged {
     engine: Arc<Engine>,
     shared: Arc<Shared>,
-    rows: HashMap<(Space, Vec<u8>), Option<Vec<u8>>>,
+    ids: Arc<Ids>,
+    /// Of the ids that are written.
+    period: i64,
+    rows: Rows,
     /// Nobody looks for them within the commit.
-    messages: Vec<Row>,
-    heads: HashMap<ConversationId, Option<Arc<Head>>>,
+    messages: Vec<Logged>,
+    heads: Heads,
     /// Histories that began anew.
     pub(super) raised: u64,
 }
 
+/// Rows by their keys; one without a value is removed.
+pub(super) type Rows = HashMap<(Space, Vec<u8>), Option<Vec<u8>>, RandomState>;
+
+/// A message's row.
+pub(super) type Logged = ([u8; 16], Vec<u8>);
+
+/// Conversations; one without a head is removed.
+pub(super) type Heads = HashMap<ConversationId, Option<Arc<Head>>, RandomState>;
+
 /// What a commit is made of.
 pub(super) struct Content {
-    /// A row without a value is removed.
-    pub(super) rows: Vec<(Space, Vec<u8>, Option<Vec<u8>>)>,
+    pub(super) messages: Vec<Logged>,
+    /// All but the messages.
+    pub(super) rows: Rows,
     /// As they are once it is done.
-    pub(super) heads: HashMap<ConversationId, Option<Arc<Head>>>,
-    /// How many messages are among the rows.
-    pub(super) messages: u64,
+    pub(super) heads: Heads,
     /// Histories that began anew.
     pub(super) raised: u64,
 }
 
 impl Staged {
     pub(super) fn new(engine: Arc<Engine>, shared: Arc<Shared>) -> Self {
-        Self { engine, shared, rows: HashMap::new(), messages: Vec::new(), heads: HashMap::new(), raised: 0 }
+        let (ids, period) = (engine.ids(), unix_ms() / PERIOD_MS);
+        let rows = Rows::with_capacity_and_hasher(ROOM, RandomState::default());
+        let heads = Heads::with_capacity_and_hasher(ROOM, RandomState::default());
+        let messages = Vec::with_capacity(ROOM);
+        Self { engine, shared, ids, period, rows, messages, heads, raised: 0 }
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -53,10 +72,7 @@ impl Staged {
     }
 
     pub(super) fn into_content(self) -> Content {
-        let messages = u64::try_from(self.messages.len()).unwrap_or(u64::MAX);
-        let logged = self.messages.into_iter().map(|(key, value)| (Space::Messages, key, Some(value)));
-        let others = self.rows.into_iter().map(|((space, key), value)| (space, key, value));
-        Content { rows: logged.chain(others).collect(), heads: self.heads, messages, raised: self.raised }
+        Content { messages: self.messages, rows: self.rows, heads: self.heads, raised: self.raised }
     }
 
     /// The conversation, as it is by now.
@@ -122,35 +138,22 @@ impl Staged {
         self.messages.push((rows::message(number, seq), encoded));
     }
 
-    /// What this id of the sender's was used for.
-    pub(super) fn original(
-        &self,
-        number: u64,
-        from: UserId,
-        client_msg_id: &str,
-    ) -> Result<Option<Original>, EngineError> {
-        let key = rows::id(number, from, client_msg_id);
-        let current = unix_ms() / PERIOD_MS;
-        let mut periods = self.engine.periods();
-        if !periods.contains(&current) {
-            periods.push(current);
+    /// What the id with this key ([`rows::id`]) was used for.
+    pub(super) fn original(&self, key: Vec<u8>) -> Result<(Vec<u8>, Option<Original>), EngineError> {
+        let place = (Space::Ids(self.period), key);
+        if let Some(Some(row)) = self.rows.get(&place) {
+            let original = Original::decode(&row[..])?;
+            return Ok((place.1, Some(original)));
         }
-        for period in periods {
-            if let Some(original) = self.get(Space::Ids(period), key.clone())? {
-                return Ok(Some(original));
+        for ids in self.ids.values().rev() {
+            if let Some(row) = ids.get(&place.1)? {
+                return Ok((place.1, Some(Original::decode(&row[..])?)));
             }
         }
-        Ok(None)
+        Ok((place.1, None))
     }
 
-    pub(super) fn put_original(
-        &mut self,
-        number: u64,
-        from: UserId,
-        client_msg_id: &str,
-        original: &Original,
-    ) {
-        let period = unix_ms() / PERIOD_MS;
-        self.put(Space::Ids(period), rows::id(number, from, client_msg_id), original);
+    pub(super) fn put_original(&mut self, key: Vec<u8>, original: &Original) {
+        self.put(Space::Ids(self.period), key, original);
     }
 }

@@ -1,5 +1,6 @@
 //! What is particular to files: they are closed, opened, kept and outlived.
 
+mod pace;
 mod power;
 
 use super::rows::{self, Identity, Space};

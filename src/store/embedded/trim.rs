@@ -159,7 +159,7 @@ fn cut(staged: &mut Staged, cuts: &[Cut]) -> Result<u64, EngineError> {
         };
         let to = (*to).min(head.top);
         for seq in head.trimmed.saturating_add(1)..=to {
-            staged.remove(Space::Messages, rows::message(head.number, seq));
+            staged.remove(Space::Messages, rows::message(head.number, seq).to_vec());
             removed += 1;
         }
         head.trimmed = head.trimmed.max(to);

@@ -101,8 +101,7 @@ impl Scenario for Idle {
         round.add("idleCpuUsPerConnectionAndSecond", cost.cores() * 1e6 / f64::from(self.connections));
         round.add("idleSwitchesPerSecond", float(cost.switches) / self.hold.max(0.001));
         if self.burst && !stage.side.is_floor() {
-            self.burst(stage, &mut swarm, &mut round)?;
-            let most = stage.side.processes.memory();
+            let most = self.burst(stage, &mut swarm, &mut round)?;
             self.hold(stage, &mut swarm, &mut round, CALM)?;
             let calm = stage.side.processes.memory();
             round.add("bytesPerConnectionInBurst", each(most.saturating_sub(empty.0.memory)));
@@ -150,7 +149,9 @@ impl Idle {
 
     /// 64 KiB to and from every connection, nothing of it stored: a payload
     /// for everybody, and one of each client for nobody, which is refused.
-    fn burst(&self, stage: &mut Stage<'_>, swarm: &mut Swarm, round: &mut Round) -> Result<()> {
+    /// Returns the most memory the server took, bytes.
+    fn burst(&self, stage: &mut Stage<'_>, swarm: &mut Swarm, round: &mut Round) -> Result<u64> {
+        let mut most = 0;
         let body = json!({"target": {"all": true}, "topic": "burst", "payload": "x".repeat(BURST)});
         let admin = stage.side.admin()?.clone();
         let asked = std::thread::spawn(move || admin.request("POST", "/v1/push", &body.to_string()));
@@ -180,6 +181,7 @@ impl Idle {
                 Told::Gone(why) => gone.push(format!("{why:#}")),
                 Told::Said(_) => {}
             })?;
+            most = most.max(stage.side.processes.memory());
             stage.progress.tick(Instant::now());
         }
         lost(round, "in the burst", &gone);
@@ -188,6 +190,6 @@ impl Idle {
             Ok(Ok(_)) => {}
             Err(_) => round.problem("the burst was not asked for"),
         }
-        Ok(())
+        Ok(most)
     }
 }

@@ -1,6 +1,9 @@
 //! Pairs of clients, and what became of every message: acknowledged as stored
 //! it must arrive, in order, and with the seq it was acknowledged with.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -181,6 +184,7 @@ impl Pairs {
                 }
                 self.confirm(swarm, number)?;
             }
+            swarm.keep_alive()?;
             let until = if every.is_some() { due } else { now + LOOK };
             self.turn(progress, swarm, until.min(end))?;
         }

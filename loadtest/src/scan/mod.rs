@@ -1,9 +1,11 @@
 //! What the server says, read in place: no more of an envelope than a client
 //! at full speed has to know, and nothing allocated.
 
-use anyhow::{Result, bail};
-use tidegate::internal::decode_varint;
+mod fields;
 
+use anyhow::Result;
+
+use self::fields::{Fields, each, take_bytes};
 use crate::history::How;
 
 /// One thing the server said.
@@ -91,6 +93,8 @@ impl Ack<'_> {
     pub(crate) const STORED: u64 = 2;
     /// Refused.
     pub(crate) const FAILED: u64 = 5;
+    /// Errors that leave open what becomes of it: RATE_LIMITED, RETRY_LATER.
+    pub(crate) const PUT_OFF: [u64; 2] = [4, 6];
 }
 
 /// A stored message.
@@ -244,73 +248,6 @@ fn ack(body: &[u8]) -> Result<Ack<'_>> {
         }
     })?;
     Ok(ack)
-}
-
-fn each<'a>(body: &'a [u8], mut field: impl FnMut(u64, Value<'a>)) -> Result<()> {
-    let mut fields = Fields(body);
-    while let Some((number, value)) = fields.next()? {
-        field(number, value);
-    }
-    Ok(())
-}
-
-#[derive(Clone, Copy)]
-enum Value<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-impl<'a> Value<'a> {
-    const fn number(self) -> u64 {
-        match self {
-            Self::Number(number) => number,
-            Self::Bytes(_) => 0,
-        }
-    }
-
-    const fn bytes(self) -> &'a [u8] {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Number(_) => &[],
-        }
-    }
-}
-
-/// The fields of one protobuf message.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let tag = take_number(&mut self.0)?;
-        let value = match tag & 7 {
-            0 => Value::Number(take_number(&mut self.0)?),
-            1 => Value::Bytes(take(&mut self.0, 8)?),
-            2 => Value::Bytes(take_bytes(&mut self.0)?),
-            5 => Value::Bytes(take(&mut self.0, 4)?),
-            other => bail!("a field of wire type {other}"),
-        };
-        Ok(Some((tag >> 3, value)))
-    }
-}
-
-fn take_number(input: &mut &[u8]) -> Result<u64> {
-    let Some((value, used)) = decode_varint(input)? else { bail!("a message ends within a number") };
-    *input = input.get(used..).unwrap_or_default();
-    Ok(value)
-}
-
-fn take_bytes<'a>(input: &mut &'a [u8]) -> Result<&'a [u8]> {
-    let length = take_number(input)?;
-    take(input, usize::try_from(length)?)
-}
-
-fn take<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8]> {
-    let Some((head, rest)) = input.split_at_checked(length) else { bail!("a message ends within a field") };
-    *input = rest;
-    Ok(head)
 }
 
 #[cfg(test)]
