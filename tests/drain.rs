@@ -1,6 +1,8 @@
 //! A gateway whose clients are to go elsewhere, and the verbs of the command
 //! line for it.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test says no")]
+
 mod common;
 
 use std::process::{Command, Output};

@@ -106,6 +106,8 @@ impl Gateway {
     /// is the standard input: the same gateway, in the same epoch, on the same
     /// sockets.
     pub async fn take_over(config: Config) -> Result<Self, GatewayError> {
+        // That was for the start of the process before this one.
+        let config = Config { restored: false, ..config };
         let failed = |error: HandoverError| GatewayError::Setup(format!("handover: {error}"));
         let (newcomer, inherited) = Newcomer::meet(Facts::of(&config)).await.map_err(failed)?;
         let Inherited { own, listener, admin, lock, node } = inherited;

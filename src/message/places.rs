@@ -4,6 +4,10 @@
 //! one that comes too early shows a hole. In *pull* mode nothing is handed
 //! over until the client has pulled to the end.
 
+mod carried;
+
+pub(crate) use carried::CarriedPlaces;
+
 use super::holdings::Holdings;
 use super::{Mark, Place, Verdict};
 use crate::types::ConversationId;
@@ -40,19 +44,6 @@ pub(crate) struct Places {
     holdings: Holdings,
 }
 
-/// The places of one connection, taken apart.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct CarriedPlaces {
-    /// How far it is.
-    pub places: Vec<Place>,
-    /// There are no other conversations.
-    pub complete: bool,
-    /// What the client was told to pull.
-    pub pulling: Vec<Pulling>,
-    /// What else it has.
-    pub holdings: Vec<Place>,
-}
-
 impl Places {
     /// Starts with these; `complete` = there are no others.
     pub(crate) fn open(&mut self, mut places: Vec<Place>, complete: bool) {
@@ -64,26 +55,6 @@ impl Places {
         places.shrink_to_fit();
         self.list = places;
         self.complete = complete;
-    }
-
-    /// All of it, for another process.
-    pub(crate) fn carry(&self) -> CarriedPlaces {
-        CarriedPlaces {
-            places: self.list.clone(),
-            complete: self.complete,
-            pulling: self.pulling.as_deref().cloned().unwrap_or_default(),
-            holdings: self.holdings.all(),
-        }
-    }
-
-    /// Goes on where another process was.
-    pub(crate) fn resume(carried: CarriedPlaces) -> Self {
-        let CarriedPlaces { places, complete, pulling, holdings } = carried;
-        let mut resumed = Self::default();
-        resumed.open(places, complete);
-        resumed.pulling = (!pulling.is_empty()).then(|| Box::new(pulling));
-        holdings.into_iter().for_each(|held| resumed.holdings.add(held));
-        resumed
     }
 
     fn find(&self, conversation: &ConversationId) -> Result<usize, usize> {

@@ -164,3 +164,14 @@ async fn groups_go_on_on_redis() {
     let redis = Redis::start().await;
     groups_go_on(Options::cluster(&redis, "gw-1")).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_of_the_first_process_is_not_asked_of_the_next() {
+    let mut gateway = Gateway::start(Options::new().argument("--restored")).await;
+    let mut phone = Client::connect(&gateway, 42, "phone").await;
+    let before = phone.store_text("p2p:42:43", "m-1", "before").await;
+    gateway.upgrade().await;
+    let after = phone.store_text("p2p:42:43", "m-2", "after").await;
+    assert_eq!((after.epoch, after.seq), (before.epoch, before.seq + 1));
+    assert!(phone.store_text("p2p:42:43", "m-1", "before").await.duplicate);
+}
