@@ -14,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::common::payload::{Frame, frame, frames};
-use crate::common::{Gateway, Options, secs, within};
+use crate::common::{Gateway, Options, Redis, secs, within};
 use crate::talker::{client_frame, connected, server_frame, upgraded};
 
 const CROWD: i64 = 2_000;
@@ -105,7 +105,8 @@ async fn two_thousand_go_through_ten_upgrades() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     // Two processes and two thousand clients share the cores, unoptimized.
-    let options = Options::new().env("TIDEGATE_HANDOVER_PAUSE", "20s");
+    let redis = Redis::start().await;
+    let options = Options::cluster(&redis, "gw-1").env("TIDEGATE_HANDOVER_PAUSE", "20s");
     let mut gateway = Gateway::start(options).await;
     let mut clients = Vec::new();
     for user in 1..=CROWD {
