@@ -360,11 +360,14 @@ async fn superseded(kept: &mut Option<JoinHandle<Option<LeaseRecord>>>) -> bool 
 }
 
 /// Connections that leave the process the descriptors it needs itself, so
-/// that the one too many gets 503 and probes are still answered.
+/// that the one too many gets 503, probes are still answered, and sockets can
+/// be copied for another process.
 pub(super) fn descriptors() -> usize {
     const OWN: u64 = 64;
+    const COPIES: u64 = 256;
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
-    usize::try_from(soft.saturating_sub(OWN).max(1)).unwrap_or(usize::MAX)
+    let kept = OWN + (soft / 16).min(COPIES);
+    usize::try_from(soft.saturating_sub(kept).max(1)).unwrap_or(usize::MAX)
 }
 
 async fn give_back(pipeline: &Pipeline, lease: Option<Lease>) {
