@@ -194,6 +194,8 @@ impl Gateway {
             staged.start(&context).await;
             clients.open().map_err(failed)?;
             newcomer.started(at.elapsed()).await;
+            // Before anybody can ask.
+            phase.send_replace(Phase::Running);
             operators.open().map_err(failed)?;
             data.announce(listen, admin_address)?;
         } else {
