@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["proto/tidegate/v1/envelope.proto", "proto/tidegate/v1/bus.proto"];
+    let files = ["envelope", "bus", "handover"].map(|name| format!("proto/tidegate/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
     let mut config = prost_build::Config::new();
     // Ordered maps: equal messages encode to equal bytes.

@@ -20,6 +20,7 @@
 //! | `route`, `bus`, `store` | three ports, each with two backends and one suite |
 //! | `pipeline` | the product's verbs |
 //! | `net`, `ws`, `session` | sockets, upgrade, the connection |
+//! | `handover` | one process taking over from another |
 //! | `task` | tasks the gateway cannot live without |
 //! | `admin` | HTTP for operators |
 //! | `gateway` | puts it all together |
@@ -31,6 +32,7 @@ pub mod cli;
 mod client;
 mod config;
 mod gateway;
+mod handover;
 mod hub;
 mod message;
 mod net;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use listenfd::ListenFd;
 use tidegate::cli::{Cli, Command, ServeArgs};
 use tidegate::{Exit, Gateway, install_log, process_env, resolve};
 
@@ -23,6 +24,8 @@ const BAD_CONFIG: u8 = 64;
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(args),
+        Command::Upgrade(args) => client(args.run()),
+        Command::Drain(args) => client(args.run()),
         Command::Status(args) => client(args.run()),
         Command::Chat(args) => client(args.run()),
         Command::Send(args) => client(args.run()),
@@ -49,16 +52,27 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
     }
     install_log(&config.log_filter, config.log_json).map_err(anyhow::Error::msg)?;
     raise_descriptor_limit();
+    // Before there are threads: it changes the environment.
+    let mut given = ListenFd::from_env();
+    let given = [0, 1].into_iter().map_while(|n| given.take_tcp_listener(n).ok().flatten()).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.workers)
         .max_blocking_threads(READERS)
         .enable_all()
         .build()
         .context("runtime")?;
-    let exit = runtime.block_on(async { Gateway::build(config)?.run().await })?;
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    Ok(match exit {
-        Exit::Stopped => ExitCode::SUCCESS,
+    let exit = runtime.block_on(async {
+        let gateway =
+            if args.handover { Gateway::take_over(config).await? } else { Gateway::build_on(config, given)? };
+        gateway.run().await
+    });
+    match &exit {
+        // What it held is another process's.
+        Ok(Exit::HandedOver) => runtime.shutdown_background(),
+        _ => runtime.shutdown_timeout(std::time::Duration::from_secs(1)),
+    }
+    Ok(match exit? {
+        Exit::Stopped | Exit::HandedOver => ExitCode::SUCCESS,
         Exit::Superseded | Exit::Failed => ExitCode::FAILURE,
     })
 }

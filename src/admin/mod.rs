@@ -19,6 +19,8 @@
 //! | `PUT`, `DELETE /v1/conversations/{id}/blacklist/{user}` | keep out, let in again |
 //! | `GET /v1/history` | the messages of a conversation |
 //! | `POST /v1/push` | an ephemeral payload to users, a conversation, or all |
+//! | `POST /v1/upgrade` | a hot restart |
+//! | `POST /v1/drain` | clients go elsewhere, then the process ends |
 //! | `POST /v1/messages` | a message on behalf of a user or the system |
 //!
 //! JSON in camelCase; errors are RFC 9457 problem details. With an API key
@@ -33,6 +35,7 @@ mod history;
 mod key;
 mod members;
 mod messages;
+mod orders;
 mod problem;
 mod push;
 mod users;
@@ -46,11 +49,12 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post, put};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 
 use problem::Problem;
 
 use crate::config::Secret;
+use crate::handover::Orders;
 use crate::pipeline::{Inbox, Pipeline};
 use crate::redis::{Client, Link};
 use crate::telemetry::Recorder;
@@ -83,6 +87,11 @@ pub(crate) struct AdminContext {
     pub admin: SocketAddr,
     /// Whether the lease is known to be held.
     pub(crate) leased: Arc<AtomicBool>,
+    /// Where orders for the process go.
+    pub(crate) orders: Orders,
+    /// Held by every call that may change something; whoever holds it alone
+    /// has the process to himself. `true` = another process has taken over.
+    pub(crate) quiet: RwLock<bool>,
 }
 
 impl AdminContext {
@@ -110,9 +119,6 @@ impl AdminContext {
 pub(crate) fn router(context: Arc<AdminContext>) -> Router {
     let roomy = DefaultBodyLimit::max(conversations::MAX_BODY);
     Router::new()
-        .route("/metrics", get(health::metrics))
-        .route("/openapi.json", get(health::openapi))
-        .route("/v1/status", get(health::status))
         .route("/v1/users/{user}/route", get(users::route))
         .route("/v1/users/{user}/connections", get(users::connections))
         .route("/v1/users/{user}/kick", post(users::kick))
@@ -129,6 +135,12 @@ pub(crate) fn router(context: Arc<AdminContext>) -> Router {
         .route("/v1/history", get(history::history))
         .route("/v1/push", post(push::push))
         .route("/v1/messages", post(messages::send))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&context), orders::wait_if_quiet))
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(health::openapi))
+        .route("/v1/status", get(health::status))
+        .route("/v1/upgrade", post(orders::upgrade))
+        .route("/v1/drain", post(orders::drain))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&context), key::require))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -153,7 +165,7 @@ mod tests {
             .filter_map(|line| line.trim().strip_prefix(".route(\"")?.split_once("\", "))
             .map(|(path, method)| (path, &method[..method.find('(').unwrap()]))
             .collect();
-        assert_eq!(routes.len(), 21);
+        assert_eq!(routes.len(), 23);
         for (path, method) in routes {
             assert!(document["paths"][path][method].is_object(), "{method} {path}");
         }

@@ -83,7 +83,7 @@ async fn redis() {
     suite(|own, receiver| {
         let (client, stop) = (client.clone(), stop.clone());
         async move {
-            let bus = RedisBus::start(client, TestRedis::keys(), own, receiver, &stop);
+            let bus = RedisBus::start(client, TestRedis::keys(), own, receiver, false, &stop);
             let mut subscribed = bus.subscribed();
             timeout(Duration::from_secs(10), subscribed.wait_for(|&n| n > 0)).await.unwrap().unwrap();
             Bus::Redis(bus)

@@ -20,6 +20,28 @@ struct Sent {
     repeats: usize,
 }
 
+/// The numbers of what left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    /// No other destination was ever given a higher one.
+    pub floor: u64,
+    /// The last one of each destination.
+    pub sent: Vec<(GatewayId, u64)>,
+}
+
+/// How far a source was heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// Which.
+    pub source: GatewayId,
+    /// Its cold start.
+    pub epoch: u64,
+    /// The last number.
+    pub counter: u64,
+    /// When nothing was missing, unix ms.
+    pub whole_at: i64,
+}
+
 /// Numbers what leaves, per destination.
 #[derive(Debug)]
 pub(crate) struct Outbound {
@@ -62,6 +84,21 @@ impl Outbound {
         due.map(|(gateway, sent)| (gateway.clone(), sent.counter)).collect()
     }
 
+    /// The numbers given, for another process to go on with: none that is not
+    /// listed is above the first.
+    #[must_use]
+    pub(crate) fn numbers(&self) -> Numbers {
+        let sent = self.destinations.iter().map(|(gateway, sent)| (gateway.clone(), sent.counter));
+        Numbers { floor: self.floor, sent: sent.collect() }
+    }
+
+    /// Goes on with the numbers of another process.
+    pub(crate) fn resume(&mut self, numbers: Numbers, now_ms: u64) {
+        self.floor = numbers.floor;
+        let sent = |(gateway, counter)| (gateway, Sent { counter, at_ms: now_ms, repeats: 0 });
+        self.destinations = numbers.sent.into_iter().map(sent).collect();
+    }
+
     /// The number was repeated to this gateway. Until this is said it stays
     /// due.
     pub(crate) fn repeated(&mut self, gateway: &GatewayId) {
@@ -102,6 +139,25 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
+    /// How far each source was heard.
+    #[must_use]
+    pub(crate) fn heard(&self) -> Vec<Heard> {
+        let heard = |(source, known): (&GatewayId, &Source)| Heard {
+            source: source.clone(),
+            epoch: known.epoch,
+            counter: known.counter,
+            whole_at: known.whole_at,
+        };
+        self.sources.iter().map(heard).collect()
+    }
+
+    /// Goes on where another process was.
+    pub(crate) fn resume(&mut self, heard: Vec<Heard>) {
+        for Heard { source, epoch, counter, whole_at } in heard {
+            self.sources.insert(source, Source { epoch, counter, whole_at });
+        }
+    }
+
     /// Takes note of a message's number at `now`, unix ms; one without items
     /// repeats the last.
     pub(crate) fn observe(

@@ -46,6 +46,8 @@ struct Shared {
     reported: Mutex<Option<Disturbance>>,
     /// Until the routes are bound again.
     held: Mutex<Option<Disturbance>>,
+    /// Taken last: it is being made up for until the next one is asked for.
+    taken: Mutex<Option<Disturbance>>,
     waiting: Notify,
 }
 
@@ -83,11 +85,22 @@ impl Disturbances {
         }
     }
 
+    /// Since when something is not made up for yet, unix ms.
+    pub(crate) fn open_since(&self) -> Option<i64> {
+        let shared = &self.shared;
+        let all = [&shared.reported, &shared.held, &shared.taken];
+        all.iter().filter_map(|one| one.lock().as_ref().map(|disturbance| disturbance.since)).min()
+    }
+
     /// Waits for one and takes it. For one caller only.
     pub(crate) async fn next(&self) -> Disturbance {
         loop {
-            if let Some(disturbance) = self.shared.reported.lock().take() {
-                return disturbance;
+            {
+                let mut reported = self.shared.reported.lock();
+                self.shared.taken.lock().clone_from(&reported);
+                if let Some(disturbance) = reported.take() {
+                    return disturbance;
+                }
             }
             self.shared.waiting.notified().await;
         }

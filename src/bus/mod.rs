@@ -24,6 +24,7 @@ mod redis;
 
 use std::sync::Arc;
 
+pub(crate) use counter::{Heard, Numbers};
 pub(crate) use disturbance::{Cause, Disturbance, Disturbances};
 pub(crate) use memory::{MemoryBus, MemoryExchange};
 pub(crate) use redis::RedisBus;
@@ -89,6 +90,46 @@ impl Bus {
             Self::Redis(bus) => bus.disturbances(),
             #[cfg(test)]
             Self::Faulty(bus) => bus.disturbances(),
+        }
+    }
+
+    /// Divides what is heard at this mark, once it comes: what is behind it is
+    /// kept until [`Self::resume`].
+    pub(crate) fn expect_mark(&self, nonce: u64) {
+        if let Self::Redis(bus) = self {
+            bus.expect_mark(nonce);
+        }
+    }
+
+    /// Publishes the mark to this gateway; returns whether it left.
+    pub(crate) async fn publish_mark(&self, nonce: u64) -> bool {
+        match self {
+            Self::Redis(bus) => bus.publish_mark(nonce).await,
+            _ => true,
+        }
+    }
+
+    /// Waits until the mark has come.
+    pub(crate) async fn mark_passed(&self) {
+        if let Self::Redis(bus) = self {
+            bus.mark_passed().await;
+        }
+    }
+
+    /// The numbers given and heard up to the mark, once everything queued is
+    /// published; `None` where nothing is numbered.
+    pub(crate) async fn standing(&self) -> Option<(Numbers, Vec<Heard>)> {
+        match self {
+            Self::Redis(bus) => bus.standing().await,
+            _ => None,
+        }
+    }
+
+    /// Hands out what was kept behind the mark and everything from then on;
+    /// with the standing of another process it goes on as that one.
+    pub(crate) async fn resume(&self, standing: Option<(Numbers, Vec<Heard>)>) {
+        if let Self::Redis(bus) = self {
+            bus.resume(standing).await;
         }
     }
 

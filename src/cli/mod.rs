@@ -7,21 +7,25 @@
 
 mod admin;
 mod chat;
+mod drain;
 mod group;
 mod identity;
 mod send;
 mod status;
 mod token;
+mod upgrade;
 
 use clap::{Parser, Subcommand};
 
 pub use admin::{Admin, AdminArgs, Problem};
 pub use chat::ChatArgs;
+pub use drain::DrainArgs;
 pub use group::GroupArgs;
 pub use identity::IdentityArgs;
 pub use send::SendArgs;
 pub use status::StatusArgs;
 pub use token::{TokenArgs, run as run_token};
+pub use upgrade::UpgradeArgs;
 
 /// The program.
 #[derive(Debug, Parser)]
@@ -43,6 +47,10 @@ pub struct Cli {
 pub enum Command {
     /// Run a gateway
     Serve(ServeArgs),
+    /// Replace the running program without closing a connection
+    Upgrade(UpgradeArgs),
+    /// Ask all clients to connect elsewhere, then end the gateway
+    Drain(DrainArgs),
     /// Show what a running gateway says of itself
     Status(StatusArgs),
     /// Mint a development token
@@ -70,6 +78,9 @@ pub struct ServeArgs {
     /// Check the configuration and exit
     #[arg(long)]
     pub check: bool,
+    /// Take over from the process that starts this one
+    #[arg(long, hide = true)]
+    pub handover: bool,
 }
 
 #[cfg(test)]

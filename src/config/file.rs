@@ -47,6 +47,8 @@ pub(crate) struct File {
     pub retention: RetentionTable,
     /// `[groups]`
     pub groups: GroupsTable,
+    /// `[handover]`
+    pub handover: HandoverTable,
     /// `[heartbeat]`
     pub heartbeat: HeartbeatTable,
     /// `[route]`
@@ -222,6 +224,18 @@ pub(crate) struct GroupsTable {
     pub receipt_members: u64,
 }
 
+/// `[handover]`: the end of a process, and its beginning as another one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(crate) struct HandoverTable {
+    /// Longest a hot restart may keep clients waiting before it is given up,
+    /// 100ms-30s. Default `2s`.
+    pub pause: Time,
+    /// Time over which clients are asked to leave when the gateway drains,
+    /// 1s-10m. Default `5s`.
+    pub drain: Time,
+}
+
 /// `[heartbeat]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -275,6 +289,7 @@ impl Default for File {
             store: StoreTable::default(),
             retention: RetentionTable::default(),
             groups: GroupsTable::default(),
+            handover: HandoverTable::default(),
             heartbeat: HeartbeatTable::default(),
             route: RouteTable::default(),
             log: LogTable::default(),
@@ -337,6 +352,12 @@ impl Default for RetentionTable {
 impl Default for GroupsTable {
     fn default() -> Self {
         Self { push_members: 20_000, push_rate: 100, pull_spread: Time::seconds(2), receipt_members: 200 }
+    }
+}
+
+impl Default for HandoverTable {
+    fn default() -> Self {
+        Self { pause: Time::seconds(2), drain: Time::seconds(5) }
     }
 }
 

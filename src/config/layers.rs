@@ -21,8 +21,19 @@ pub(super) const CONFIG_VARIABLE: &str = "TIDEGATE_CONFIG";
 const BUILD_VARIABLE: &str = "TIDEGATE_COMMIT";
 
 /// Tables of the file; what starts with another word is a top-level key.
-pub(super) const TABLES: [&str; 10] =
-    ["admin", "auth", "groups", "heartbeat", "limits", "log", "redis", "retention", "route", "store"];
+pub(super) const TABLES: [&str; 11] = [
+    "admin",
+    "auth",
+    "groups",
+    "handover",
+    "heartbeat",
+    "limits",
+    "log",
+    "redis",
+    "retention",
+    "route",
+    "store",
+];
 
 /// The `TIDEGATE_` variables of this process.
 pub fn process_env() -> impl Iterator<Item = (String, String)> {

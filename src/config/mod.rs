@@ -69,6 +69,11 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Shortest time between two refreshes of a user's route (1-50 s).
     pub route_refresh: Duration,
+    /// Longest a hot restart may keep clients waiting (100 ms-30 s).
+    pub handover_pause: Duration,
+    /// Time over which clients are asked to leave when the gateway drains
+    /// (1 s-10 min).
+    pub drain: Duration,
     /// Log filter in `tracing` syntax, e.g. `info,tidegate=debug`.
     pub log_filter: String,
     /// Log as JSON lines instead of text.

@@ -132,6 +132,8 @@ impl Resolver {
             groups: self.groups(&file.groups),
             heartbeat: self.time("heartbeat.interval", file.heartbeat.interval, 1_000..=35_000),
             route_refresh: self.time("route.refresh", file.route.refresh, 1_000..=50_000),
+            handover_pause: self.time("handover.pause", file.handover.pause, 100..=30_000),
+            drain: self.time("handover.drain", file.handover.drain, 1_000..=600_000),
             log_filter: self.log_filter(file.log.filter),
             log_json: file.log.format == FormatWord::Json,
         }

@@ -1,22 +1,23 @@
 //! From configuration to a gateway that is bound and about to run.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{RwLock, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::GatewayError;
 use super::identity::DataDir;
 use super::membership::Membership;
+use super::run::descriptors;
 use super::wheel::Rhythm;
 use crate::admin::AdminContext;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver, RedisBus};
 use crate::config::Config;
+use crate::handover::{Facts, HandoverError, Inherited, Newcomer, Order, Orders, Program};
 use crate::hub::{Hub, OutboxLimits};
 use crate::message::MAX_NODE;
 use crate::net::Listener;
@@ -38,8 +39,15 @@ const ARRIVALS: usize = 4_096;
 pub struct Gateway {
     pub(super) config: Config,
     pub(super) data: DataDir,
-    pub(super) listener: Listener,
-    pub(super) admin_listener: Option<TcpListener>,
+    pub(super) listener: Entrance,
+    pub(super) admin_listener: TcpListener,
+    pub(super) orders: mpsc::Receiver<Order>,
+    /// Of a gateway that takes over: the other process, until it has.
+    pub(super) newcomer: Option<Newcomer>,
+    /// The node number it takes over.
+    node: Option<u16>,
+    /// How this process was started.
+    pub(super) program: Program,
     pub(super) admin: Arc<AdminContext>,
     pub(super) hub: Arc<Hub>,
     pub(super) phase: watch::Sender<Phase>,
@@ -49,29 +57,87 @@ pub struct Gateway {
     pub(super) keys: Keys,
 }
 
+/// The client's listener.
+#[derive(Debug)]
+pub(super) enum Entrance {
+    /// Bound: a connect is refused.
+    Bound(Listener),
+    /// Listening already, with clients waiting perhaps.
+    Listening(TcpListener),
+}
+
 /// What a gateway has once it is one of its kind.
 pub(super) struct Assembled {
     pub(super) context: Arc<Context>,
     pub(super) arrivals: mpsc::Receiver<Arc<crate::hub::Peer>>,
     pub(super) rhythm: Rhythm,
     pub(super) membership: Option<(Membership, u16)>,
+    /// One per socket, and how many there are.
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) most: usize,
 }
 
 impl Gateway {
     /// Takes the data directory, binds both listeners and starts connecting to
     /// Redis. Must run within a tokio runtime.
     pub fn build(config: Config) -> Result<Self, GatewayError> {
+        Self::build_on(config, Vec::new())
+    }
+
+    /// The same on sockets that whoever supervises the process has opened: the
+    /// clients' and, if there is a second one, the operators'. Who connects
+    /// before the gateway is ready waits in their queue.
+    pub fn build_on(config: Config, given: Vec<TcpListener>) -> Result<Self, GatewayError> {
+        let data = DataDir::open(&config.data_dir, config.gateway_id.as_ref())?;
+        let refused = |role, address| move |source| GatewayError::Listen { address, role, source };
+        let mut given = given.into_iter();
+        let entrance = match given.next() {
+            Some(socket) => own(socket).map(|(socket, listen)| (Entrance::Listening(socket), listen)),
+            None => Listener::bind(config.listen)
+                .and_then(|listener| listener.address().map(|listen| (Entrance::Bound(listener), listen))),
+        };
+        let entrance = entrance.map_err(refused("websocket", config.listen))?;
+        let admin = given.next().map_or_else(|| TcpListener::bind(config.admin), Ok);
+        let (admin, _) = admin.and_then(own).map_err(refused("admin", config.admin))?;
+        Self::over(config, data, entrance, admin, None)
+    }
+
+    /// Takes over from the process that started this one, whose control socket
+    /// is the standard input: the same gateway, in the same epoch, on the same
+    /// sockets.
+    pub async fn take_over(config: Config) -> Result<Self, GatewayError> {
+        // That was for the start of the process before this one.
+        let config = Config { restored: false, ..config };
+        let failed = |error: HandoverError| GatewayError::Setup(format!("handover: {error}"));
+        let (newcomer, inherited) = Newcomer::meet(Facts::of(&config)).await.map_err(failed)?;
+        let Inherited { own, listener, admin, lock, node } = inherited;
+        let data = DataDir::inherit(&config.data_dir, lock, own);
+        let listener = TcpListener::from(listener);
+        let unusable = |source| GatewayError::Listen { address: config.listen, role: "websocket", source };
+        let listen = listener.local_addr().map_err(unusable)?;
+        let entrance = (Entrance::Listening(listener), listen);
+        Self::over(config, data, entrance, TcpListener::from(admin), Some((newcomer, node)))
+    }
+
+    fn over(
+        config: Config,
+        data: DataDir,
+        (listener, listen): (Entrance, SocketAddr),
+        admin_listener: TcpListener,
+        newcomer: Option<(Newcomer, u16)>,
+    ) -> Result<Self, GatewayError> {
         let recorder = install_metrics().map_err(GatewayError::Setup)?;
         // Touched once, so that every metric is there from the first scrape.
         metrics().redis_up.set(if config.redis.is_some() { 0.0 } else { 1.0 });
         let authenticator =
             Authenticator::new(&config.auth).map_err(|error| GatewayError::Setup(error.to_string()))?;
-        let data = DataDir::open(&config.data_dir, config.gateway_id.as_ref())?;
-        let refused = |role, address| move |source| GatewayError::Listen { address, role, source };
-        let listener = Listener::bind(config.listen).map_err(refused("websocket", config.listen))?;
-        let listen = listener.address().map_err(refused("websocket", config.listen))?;
-        let admin_listener = bind_admin(config.admin).map_err(refused("admin", config.admin))?;
-        let admin_address = admin_listener.local_addr().map_err(refused("admin", config.admin))?;
+        let admin_address = admin_listener.local_addr().map_err(|source| GatewayError::Listen {
+            address: config.admin,
+            role: "admin",
+            source,
+        })?;
+        let (newcomer, node) = newcomer.unzip();
+        let (orders_in, orders) = Orders::channel();
         let stop = CancellationToken::new();
         let redis = config
             .redis
@@ -95,14 +161,20 @@ impl Gateway {
             started_at: unix_ms(),
             listen,
             admin: admin_address,
-            leased: Arc::new(AtomicBool::new(config.redis.is_none())),
+            leased: Arc::new(AtomicBool::new(config.redis.is_none() || newcomer.is_some())),
+            orders: orders_in,
+            quiet: RwLock::new(false),
         });
         let keys = Keys::new(config.redis.as_ref().map_or("", |redis| &redis.prefix));
         Ok(Self {
             config,
             data,
             listener,
-            admin_listener: Some(admin_listener),
+            admin_listener,
+            orders,
+            newcomer,
+            node,
+            program: Program::current(),
             admin,
             hub,
             phase,
@@ -144,11 +216,15 @@ impl Gateway {
             gateway: self.data.own.id.clone(),
             arrivals: arrivals_in,
             stopping: self.stop.child_token(),
+            freeze: Arc::default(),
+            establishing: AtomicUsize::new(0),
             last_conn: AtomicU64::new(0),
         });
         let rhythm = Rhythm { heartbeat: self.config.heartbeat, route_refresh: self.config.route_refresh };
         let membership = membership.map(|(joined, node)| (joined.into_membership(ports), node));
-        Ok(Assembled { context, arrivals, rhythm, membership })
+        let most = self.config.limits.max_connections.min(descriptors()).min(Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(most));
+        Ok(Assembled { context, arrivals, rhythm, membership, permits, most })
     }
 
     async fn alone(&self, receiver: Receiver) -> Result<Ports, GatewayError> {
@@ -182,9 +258,15 @@ impl Gateway {
             pid: std::process::id(),
             connections: 0,
         };
-        lease.acquire(&record).await?;
         let node_lease = NodeLease::new(client.clone(), self.keys.clone(), &own.id, own.epoch);
+        // Who takes over has both already: they are of the epoch.
+        if self.node.is_none() {
+            lease.acquire(&record).await?;
+        }
         let node = loop {
+            if let Some(node) = self.node {
+                break node;
+            }
             match node_lease.acquire(MAX_NODE).await {
                 Ok(Some(node)) => break node,
                 Ok(None) => {
@@ -197,7 +279,14 @@ impl Gateway {
             }
         };
         let destination = Destination { gateway: own.id.clone(), epoch: own.epoch };
-        let bus = RedisBus::start(client.clone(), self.keys.clone(), destination, receiver, &self.stop);
+        let bus = RedisBus::start(
+            client.clone(),
+            self.keys.clone(),
+            destination,
+            receiver,
+            self.node.is_some(),
+            &self.stop,
+        );
         let mut subscribed = bus.subscribed();
         // The bus keeps trying; its end is the process's.
         let _ = subscribed.wait_for(|&generation| generation > 0).await;
@@ -231,12 +320,13 @@ struct Joined {
 impl Joined {
     fn into_membership(self, ports: Arc<Ports>) -> Membership {
         let Self { client, lease, node, record, subscribed, leased } = self;
-        Membership { ports, client, lease, node, record, subscribed, leased }
+        Membership { ports, client, lease, node, record, subscribed, leased, owed: None }
     }
 }
 
-fn bind_admin(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = std::net::TcpListener::bind(address)?;
+/// A listening socket as it is used here, and its address.
+fn own(socket: TcpListener) -> std::io::Result<(TcpListener, SocketAddr)> {
     socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket)
+    let address = socket.local_addr()?;
+    Ok((socket, address))
 }

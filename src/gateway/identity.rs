@@ -4,9 +4,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -28,8 +29,8 @@ struct Stored {
 #[derive(Debug)]
 pub(super) struct DataDir {
     path: PathBuf,
-    /// Held as long as the process has the directory.
-    _lock: Flock<File>,
+    /// Held as long as a process has it open: also one it was handed to.
+    lock: File,
     pub(super) own: GatewayRef,
 }
 
@@ -45,7 +46,7 @@ impl DataDir {
             .write(true)
             .open(path.join(LOCK))
             .map_err(|error| failed(error.to_string()))?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             failed("another gateway is running on it; give each its own with --data-dir".to_owned())
         })?;
         let stored = read(&path.join(IDENTITY)).map_err(failed)?;
@@ -61,7 +62,18 @@ impl DataDir {
         let stored = Stored { gateway_id: id.to_string(), epoch: epoch.0 };
         let text = serde_json::to_string_pretty(&stored).map_err(|error| failed(error.to_string()))?;
         replace(&path.join(IDENTITY), &text).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { path: path.to_owned(), _lock: lock, own: GatewayRef { id, epoch } })
+        Ok(Self { path: path.to_owned(), lock, own: GatewayRef { id, epoch } })
+    }
+
+    /// Goes on as the gateway of the process before this one, whose `lock`
+    /// came along.
+    pub(super) fn inherit(path: &Path, lock: OwnedFd, own: GatewayRef) -> Self {
+        Self { path: path.to_owned(), lock: lock.into(), own }
+    }
+
+    /// The lock, for the process behind this one.
+    pub(super) fn lock(&self) -> std::io::Result<OwnedFd> {
+        self.lock.as_fd().try_clone_to_owned()
     }
 
     /// Says where the gateway of this directory is reachable.

@@ -31,6 +31,8 @@ pub(super) struct Membership {
     pub(super) subscribed: watch::Receiver<u64>,
     /// Whether the lease is known to be held; shown by readiness.
     pub(super) leased: Arc<AtomicBool>,
+    /// Something was missed before this began: it begins with binding anew.
+    pub(super) owed: Option<Cause>,
 }
 
 impl Membership {
@@ -53,7 +55,7 @@ impl Membership {
     async fn renew(mut self, mut node: u16, returned: &Notify, rebind: &Notify) -> LeaseRecord {
         let mut tick = interval(RENEW_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut owed = None;
+        let mut owed = self.owed.take();
         // When the lease was last known to be held, unix ms.
         let mut held_at = unix_ms();
         loop {

@@ -3,15 +3,19 @@
 //! Start order: data directory and identity → listeners bound → admin served →
 //! lease → channel subscription → sockets accepted. Redis being away delays
 //! the start and never fails it. What changes the process's phase is here and
-//! nowhere else.
+//! nowhere else. A process that takes over from another one
+//! ([`Gateway::take_over`]) has its sockets and its identity from there.
 //!
 //! Called by `main` and by tests.
 
 mod build;
+mod doors;
 mod identity;
 mod membership;
+mod parting;
 mod retention;
 mod run;
+mod upgrade;
 mod wheel;
 
 pub use build::Gateway;

@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::hub::{Ending, Peer};
 use crate::pipeline::Pipeline;
-use crate::session::{Look, look_at};
+use crate::session::{Context, Look, look_at};
 use crate::telemetry::Recorder;
 use crate::timer::Wheel;
 use crate::types::{monotonic_ms, unix_ms};
@@ -27,7 +27,7 @@ pub(super) struct Rhythm {
 
 /// Looks at every connection when its time has come, until arrivals end.
 pub(super) async fn turn(
-    pipeline: Arc<Pipeline>,
+    context: Arc<Context>,
     mut arrivals: mpsc::Receiver<Arc<Peer>>,
     rhythm: Rhythm,
     recorder: Recorder,
@@ -54,8 +54,12 @@ pub(super) async fn turn(
             _ = upkeep.tick() => recorder.upkeep(),
             _ = tick.tick() => {
                 wheel.advance(monotonic_ms(), &mut due);
+                if context.freeze.is_holding() {
+                    // Nobody can show that he lives.
+                    due.drain(..).for_each(|peer| wheel.insert(monotonic_ms() + WIDTH_MS, peer));
+                }
                 for peer in due.drain(..) {
-                    look(&pipeline, &mut wheel, peer, rhythm);
+                    look(&context.pipeline, &mut wheel, peer, rhythm);
                 }
             }
         }

@@ -130,6 +130,12 @@ impl Gaps {
         self.map.lock().get(&conversation.key()).map_or(0, |gap| gap.mver)
     }
 
+    /// Every conversation with a hole.
+    #[must_use]
+    pub(crate) fn all(&self) -> Vec<ConversationId> {
+        self.map.lock().values().map(|gap| gap.conversation.clone()).collect()
+    }
+
     /// What waits behind a conversation's hole, in order. It stays noted.
     #[must_use]
     pub(crate) fn held(&self, conversation: &ConversationId) -> Vec<Held> {

@@ -6,13 +6,16 @@
 //! connection; the connection itself belongs to its task. Fan-out encodes once,
 //! never awaits, and costs one slow reader only itself: its outbox is bounded
 //! in bytes and count. Of each conversation a connection gets every message
-//! once and in order; what comes too early waits in [`Gaps`].
+//! once and in order; what comes too early waits in [`Gaps`]. While they move
+//! to another process connections hold still ([`Freeze`]).
 //!
 //! Called by `session` (register, remove, drain the outbox), `pipeline`
 //! (deliver, repair, kick) and `gateway` (liveness, re-bind). Does no I/O but for
 //! one: a fan-out writes to the sockets of those who wait for nothing else.
 
+mod carry;
 mod copies;
+mod freeze;
 mod gap;
 mod outbox;
 mod peer;
@@ -23,10 +26,12 @@ mod run;
 mod standing;
 mod tail;
 
+pub(crate) use carry::{CarriedOutbox, CarriedTimes};
 pub(crate) use copies::{Offered, Start};
+pub(crate) use freeze::{Deposits, Freeze, Held as HeldConnection, Stage};
 pub(crate) use gap::{Gaps, Held, PATIENCE_MS};
 pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits, Taken};
 pub(crate) use peer::{Peer, PeerIdentity};
 pub(crate) use registry::{Hub, Registered};
-pub(crate) use room::{Room, Turn};
+pub(crate) use room::{CarriedRoom, Room, Turn};
 pub(crate) use run::{Fanned, MAX_RUN, Run};

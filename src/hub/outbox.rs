@@ -201,6 +201,22 @@ impl Outbox {
         first
     }
 
+    /// Remembers whom to wake for the next frame, and takes nothing.
+    pub(crate) fn arm(&self, waker: &Waker) {
+        self.state.lock().waker = Some(waker.clone());
+    }
+
+    /// Wakes the connection, for it to look around.
+    pub(crate) fn nudge(&self) {
+        wake(self.state.lock());
+    }
+
+    /// Whether it was asked to end.
+    #[must_use]
+    pub(crate) fn is_ending(&self) -> bool {
+        self.state.lock().ending.is_some()
+    }
+
     /// The connection is at work and will [`Self::take`] before it sleeps: what
     /// is queued meanwhile need not wake it.
     pub(crate) fn disarm(&self) {
@@ -235,6 +251,11 @@ impl Outbox {
     /// From now on a fan-out may write by itself ([`Self::offer_run`]).
     pub(crate) fn attach(&self, socket: Arc<TcpStream>) {
         self.state.lock().socket = Some(socket);
+    }
+
+    /// From now on only the connection writes.
+    pub(crate) fn detach(&self) {
+        self.state.lock().socket = None;
     }
 
     /// Gives back the memory of an empty queue.

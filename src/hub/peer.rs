@@ -33,20 +33,20 @@ pub(crate) struct Peer {
     /// The store's time of the first bind; 0 = not bound yet.
     bound: AtomicU64,
     /// Monotonic ms of its beginning.
-    since: u64,
+    pub(super) since: u64,
     /// Monotonic ms of the last inbound frame.
-    last_seen: AtomicU64,
+    pub(super) last_seen: AtomicU64,
     /// Monotonic ms of the last route refresh.
-    refreshed: AtomicU64,
+    pub(super) refreshed: AtomicU64,
     /// Monotonic ms since when written bytes make no progress; 0 = they do.
-    stalled: AtomicU64,
+    pub(super) stalled: AtomicU64,
     /// Monotonic ms since when an inbound message is unfinished; 0 = none is.
-    partial: AtomicU64,
+    pub(super) partial: AtomicU64,
     /// Sends handed to the pipeline and not yet answered.
     in_flight: AtomicU32,
     /// Monotonic ms until when sends are turned away, because one was, and
     /// those behind it may be on their way already.
-    shedding: AtomicU64,
+    pub(super) shedding: AtomicU64,
     /// Reads handed to the pipeline and not yet answered.
     pulls: AtomicU16,
 }
@@ -209,6 +209,12 @@ impl Peer {
     /// A read goes to the pipeline; returns how many there are now.
     pub(crate) fn pull_started(&self) -> u16 {
         self.pulls.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Whether nothing it asked for is still to be answered.
+    #[must_use]
+    pub(crate) fn is_answered(&self) -> bool {
+        self.in_flight() == 0 && self.pulls.load(Ordering::Acquire) == 0
     }
 
     /// A read was answered.

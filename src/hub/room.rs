@@ -52,6 +52,18 @@ struct State {
     used: u64,
 }
 
+/// A room, taken apart.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CarriedRoom {
+    /// The state of the group it is of.
+    pub mver: u64,
+    /// Epoch and seq of the newest message that was to be delivered here.
+    pub latest: (u64, i64),
+    /// Members online here, what each sees, and the state of the group he was
+    /// taken in at.
+    pub members: Vec<(UserId, i64, u64)>,
+}
+
 /// A tail that nobody added to for this long is forgotten, and a room that is
 /// empty for this long is left.
 pub(super) const IDLE_MS: u64 = 30_000;
@@ -148,6 +160,23 @@ impl Room {
     #[must_use]
     pub(crate) fn turn(&self, user: UserId) -> Option<Turn> {
         self.state.lock().members.get(&user).map(|entry| entry.turn)
+    }
+
+    /// What is known of it, for another process.
+    #[must_use]
+    pub(crate) fn carry(&self) -> CarriedRoom {
+        let state = self.state.lock();
+        let members = state.members.iter().map(|(user, entry)| (*user, entry.since, entry.mver));
+        CarriedRoom { mver: state.mver, latest: state.latest, members: members.collect() }
+    }
+
+    /// Goes on with what another process knew.
+    pub(crate) fn resume(&self, carried: &CarriedRoom) {
+        for (user, since, mver) in &carried.members {
+            self.enter(*user, *since, *mver);
+        }
+        let mut state = self.state.lock();
+        (state.mver, state.latest) = (carried.mver, carried.latest);
     }
 
     /// Takes over entries read at `mver`, as far as what is here is not newer;

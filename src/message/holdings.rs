@@ -27,6 +27,11 @@ impl Holdings {
         }
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Place> {
+        self.list.as_deref().cloned().unwrap_or_default()
+    }
+
     /// Those of one conversation.
     pub(super) fn of(&self, key: u64) -> impl Iterator<Item = Place> {
         self.list.iter().flat_map(|list| list.iter()).filter(move |held| held.key == key).copied()

@@ -17,6 +17,6 @@ mod snowflake;
 pub(crate) use draft::{Draft, DraftError};
 pub(crate) use mark::{Mark, message_id};
 pub(crate) use place::{Place, Verdict};
-pub(crate) use places::{Places, Pulling};
+pub(crate) use places::{CarriedPlaces, Places, Pulling};
 pub(crate) use proof::{Proof, prove};
 pub(crate) use snowflake::{IdSource, MAX_NODE};

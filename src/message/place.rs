@@ -8,7 +8,7 @@ use crate::types::ConversationId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     /// [`ConversationId::key`].
-    pub(super) key: u64,
+    pub key: u64,
     /// Of which history.
     pub epoch: u64,
     /// Its position; 0 = nothing yet.

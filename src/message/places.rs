@@ -4,6 +4,10 @@
 //! one that comes too early shows a hole. In *pull* mode nothing is handed
 //! over until the client has pulled to the end.
 
+mod carried;
+
+pub(crate) use carried::CarriedPlaces;
+
 use super::holdings::Holdings;
 use super::{Mark, Place, Verdict};
 use crate::types::ConversationId;
@@ -22,7 +26,7 @@ pub(crate) struct Pulling {
     /// Its history.
     pub epoch: u64,
     /// Epoch and top that the client was told last.
-    told: (u64, i64),
+    pub told: (u64, i64),
 }
 
 /// The places of one connection.

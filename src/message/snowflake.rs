@@ -24,6 +24,24 @@ impl IdSource {
         Self { node, last_ms: 0, count: 0 }
     }
 
+    /// Goes on behind what another process numbered up to this millisecond.
+    pub(crate) const fn resume_after(&mut self, last_ms: i64) {
+        self.last_ms = last_ms + 1;
+        self.count = 0;
+    }
+
+    /// The millisecond of the last id.
+    #[must_use]
+    pub(crate) const fn last_ms(&self) -> i64 {
+        self.last_ms
+    }
+
+    /// The node.
+    #[must_use]
+    pub(crate) const fn node(&self) -> u16 {
+        self.node
+    }
+
     /// Moves to another node, when the old one's lease is gone.
     pub(crate) const fn set_node(&mut self, node: u16) {
         self.node = node;

@@ -60,9 +60,9 @@ impl Listener {
     }
 
     /// Begins to accept.
-    pub(crate) fn listen(self) -> io::Result<TcpListener> {
+    pub(crate) fn listen(self) -> io::Result<std::net::TcpListener> {
         self.socket.listen(BACKLOG)?;
-        TcpListener::from_std(self.socket.into())
+        Ok(self.socket.into())
     }
 }
 
@@ -87,7 +87,7 @@ mod tests {
     async fn what_is_accepted_is_tuned_like_its_listener() {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.address().unwrap();
-        let listener = listener.listen().unwrap();
+        let listener = TcpListener::from_std(listener.listen().unwrap()).unwrap();
         tune(&listener).unwrap();
         let mut client = TcpStream::connect(address).await.unwrap();
         // A connect alone is not accepted for a while.

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -50,13 +50,21 @@ pub(crate) struct Report {
     pub from: Arc<Peer>,
 }
 
+/// What the writer is given.
+#[derive(Debug)]
+pub(super) enum Work {
+    Report(Report),
+    /// Somebody waits until all before it is written and told.
+    Flush(oneshot::Sender<()>),
+}
+
 impl Pipeline {
     /// Queues news. A full queue drops it: the next one is cumulative. What
     /// was only received gives way first: there may be no next one of what was
     /// read.
     pub(crate) fn acknowledge(&self, report: Report) {
         let crowded = report.progress.read == 0 && self.reports.capacity() < KEPT_FOR_READ;
-        if crowded || self.reports.try_send(report).is_err() {
+        if crowded || self.reports.try_send(Work::Report(report)).is_err() {
             metrics().dropped_report_full.increment(1);
         }
     }
@@ -81,7 +89,7 @@ struct Writer {
     groups: Gathering,
 }
 
-pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sender<Report> {
+pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sender<Work> {
     let (sender, reports) = mpsc::channel(QUEUE);
     let writer = Writer {
         ports: Arc::clone(ports),
@@ -96,11 +104,12 @@ pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sende
 }
 
 impl Writer {
-    async fn run(mut self, mut reports: mpsc::Receiver<Report>) {
+    async fn run(mut self, mut reports: mpsc::Receiver<Work>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
+            let mut flushing = Vec::new();
             // Both arms are cancel-safe.
             tokio::select! {
                 biased;
@@ -114,12 +123,25 @@ impl Writer {
                     if taken == 0 {
                         return;
                     }
-                    batch.drain(..).for_each(|report| self.merge(report));
+                    for work in batch.drain(..) {
+                        match work {
+                            Work::Report(report) => self.merge(report),
+                            Work::Flush(done) => flushing.push(done),
+                        }
+                    }
                 }
             }
+            if !flushing.is_empty() {
+                self.due = self.waiting.keys().cloned().collect();
+            }
             while !self.due.is_empty() && self.flush().await {}
-            for telling in self.groups.take(Instant::now()) {
+            // Those who wait for a flush do so before everything stands still.
+            let until = Instant::now() + if flushing.is_empty() { Duration::ZERO } else { WRITE_EVERY };
+            for telling in self.groups.take(until) {
                 self.ports.tell_members(&telling.group, &telling.audience, &telling.news);
+            }
+            for done in flushing {
+                let _ = done.send(());
             }
         }
     }

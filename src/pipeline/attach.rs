@@ -106,7 +106,7 @@ async fn join_later(ports: Arc<Ports>, peer: Arc<Peer>) {
 }
 
 /// The claim of a connection to its route.
-pub(super) fn binding(peer: &Peer) -> Binding {
+pub(crate) fn binding(peer: &Peer) -> Binding {
     Binding {
         user: peer.identity.user,
         device: peer.identity.device.clone(),

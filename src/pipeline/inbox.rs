@@ -20,6 +20,14 @@ use crate::wire::pb::{BusItem, Delivery, DeliveryClass, Membership};
 /// Most changes of groups waiting to be applied.
 const MEMBERSHIPS: usize = 16_384;
 
+/// What is done in order.
+#[derive(Debug)]
+enum Work {
+    Change(Membership),
+    /// Somebody waits until all before it is applied.
+    Barrier(oneshot::Sender<()>),
+}
+
 /// Receives bus items; exists before the pipeline, and serves probes and kicks
 /// from then on.
 #[derive(Debug)]
@@ -28,7 +36,7 @@ pub(crate) struct Inbox {
     probes: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     /// Once there is a pipeline.
     ports: OnceLock<Weak<Ports>>,
-    memberships: OnceLock<mpsc::Sender<Membership>>,
+    memberships: OnceLock<mpsc::Sender<Work>>,
 }
 
 impl Inbox {
@@ -40,16 +48,28 @@ impl Inbox {
 
     /// Stored messages and changes of groups are served from now on.
     pub(crate) fn open(&self, ports: &Arc<Ports>, stop: &CancellationToken) {
-        let (queue, mut changes) = mpsc::channel::<Membership>(MEMBERSHIPS);
+        let (queue, mut changes) = mpsc::channel::<Work>(MEMBERSHIPS);
         let _ = self.ports.set(Arc::downgrade(ports));
         let _ = self.memberships.set(queue);
         let ports = Arc::clone(ports);
         // One after the other: their order is what they mean.
         spawn_core("memberships", stop, async move {
-            while let Some(membership) = changes.recv().await {
-                ports.members_changed(&membership).await;
+            while let Some(work) = changes.recv().await {
+                match work {
+                    Work::Change(membership) => ports.members_changed(&membership).await,
+                    Work::Barrier(done) => drop(done.send(())),
+                }
             }
         });
+    }
+
+    /// Waits until every change of members received so far is applied.
+    pub(crate) async fn applied(&self) {
+        let (done, all) = oneshot::channel();
+        let Some(queue) = self.memberships.get() else { return };
+        if queue.send(Work::Barrier(done)).await.is_ok() {
+            let _ = all.await;
+        }
     }
 
     /// Takes one item. Never waits.
@@ -67,10 +87,12 @@ impl Inbox {
             }
             Some(Item::Membership(membership)) => {
                 let queue = self.memberships.get();
-                if queue.is_none_or(|queue| queue.try_send(membership).is_err()) {
+                if queue.is_none_or(|queue| queue.try_send(Work::Change(membership)).is_err()) {
                     metrics().dropped_membership_full.increment(1);
                 }
             }
+            // It has done its work before it comes here.
+            Some(Item::Mark(_)) => {}
             // An item of a newer gateway; its version said it may be skipped.
             None => metrics().bus_ignored_version.increment(1),
         }

@@ -33,6 +33,7 @@ mod relay;
 mod repair;
 mod resume;
 mod send;
+mod settle;
 #[cfg(test)]
 mod simulation;
 mod standing;
@@ -47,6 +48,7 @@ use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use acknowledge::Report;
+pub(crate) use attach::binding;
 pub(crate) use deliver::{Outgoing, Reached};
 pub(crate) use inbox::Inbox;
 pub(crate) use kick::KickRequest;
@@ -156,8 +158,8 @@ pub(crate) struct Pipeline {
     lanes: Vec<mpsc::Sender<send::Work>>,
     /// Bytes that sends waiting for the store may hold.
     send_room: Arc<Semaphore>,
-    relays: mpsc::Sender<Relay>,
-    reports: mpsc::Sender<Report>,
+    relays: mpsc::Sender<relay::Work>,
+    reports: mpsc::Sender<acknowledge::Work>,
     refreshes: mpsc::Sender<Arc<Peer>>,
     departures: mpsc::Sender<refresh::Departure>,
     pulls: Arc<Semaphore>,

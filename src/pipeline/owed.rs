@@ -68,6 +68,11 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
+    /// Whether there are none that nobody looks up.
+    pub(super) fn is_empty(&self) -> bool {
+        self.debts.lock().queue.is_empty()
+    }
+
     /// Adds one whose receivers could not be looked up.
     pub(super) fn add(&self, outgoing: &Outgoing) {
         let bytes = outgoing.envelope.encoded_len();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Outgoing, Pipeline, Ports};
@@ -40,25 +40,42 @@ pub(crate) struct Relay {
     pub request_id: String,
 }
 
+/// What the task is given.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "barriers are rare; a box for each payload is not")]
+pub(super) enum Work {
+    Relay(Relay),
+    /// Somebody waits until all before it is handed on.
+    Barrier(oneshot::Sender<()>),
+}
+
 impl Pipeline {
     /// Queues a payload; a full queue drops and counts it.
     pub(crate) fn relay(&self, relay: Relay) {
-        if self.relays.try_send(relay).is_err() {
+        if self.relays.try_send(Work::Relay(relay)).is_err() {
             metrics().dropped_relay_full.increment(1);
         }
     }
 }
 
-pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sender<Relay> {
+pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> mpsc::Sender<Work> {
     let (sender, relays) = mpsc::channel(QUEUE);
     let ports = Arc::clone(ports);
     spawn_core("relay", stop, run(ports, relays));
     sender
 }
 
-async fn run(ports: Arc<Ports>, mut relays: mpsc::Receiver<Relay>) {
+async fn run(ports: Arc<Ports>, mut relays: mpsc::Receiver<Work>) {
+    let mut queue = Vec::with_capacity(BATCH);
     let mut batch = Vec::with_capacity(BATCH);
-    while relays.recv_many(&mut batch, BATCH).await > 0 {
+    while relays.recv_many(&mut queue, BATCH).await > 0 {
+        let mut waiting = Vec::new();
+        for work in queue.drain(..) {
+            match work {
+                Work::Relay(relay) => batch.push(relay),
+                Work::Barrier(done) => waiting.push(done),
+            }
+        }
         let mut known = ports.partners(&batch).await;
         let mut outgoing = Vec::with_capacity(batch.len());
         for relay in batch.drain(..) {
@@ -98,6 +115,9 @@ async fn run(ports: Arc<Ports>, mut relays: mpsc::Receiver<Relay>) {
         }
         if !outgoing.is_empty() {
             ports.deliver(&outgoing).await;
+        }
+        for done in waiting {
+            let _ = done.send(());
         }
     }
 }

@@ -16,6 +16,16 @@ impl Bucket {
         Self { rate, left: rate.saturating_mul(2_000), at_ms: now_ms }
     }
 
+    /// Frames per second (0 = any), thousandths of frames left, and as of when.
+    pub(super) const fn parts(&self) -> (u32, u32, u64) {
+        (self.rate, self.left, self.at_ms)
+    }
+
+    /// Goes on with the [parts](Self::parts) of another one.
+    pub(super) const fn resume((rate, left, at_ms): (u32, u32, u64)) -> Self {
+        Self { rate, left, at_ms }
+    }
+
     /// Takes one frame; `false` = there is none left.
     pub(super) fn take(&mut self, now_ms: u64) -> bool {
         if self.rate == 0 {

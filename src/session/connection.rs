@@ -1,11 +1,14 @@
 //! The connection actor.
 
 use std::cell::RefCell;
+use std::net::Shutdown;
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::event;
@@ -17,7 +20,7 @@ use super::farewell::farewell;
 use super::inflow::poll_receive;
 use super::outbound::{Written, count_dropped, poll_flush};
 use super::receive::Receiver;
-use crate::hub::{Ending, Peer, Taken};
+use crate::hub::{Ending, HeldConnection, Peer, Stage, Taken};
 use crate::telemetry::metrics;
 use crate::types::{CloseReason, monotonic_ms};
 use crate::wire::{Event, Inbound};
@@ -45,6 +48,10 @@ pub(crate) struct Connection {
     bucket: Bucket,
     closing: Option<Box<Closing>>,
     linger: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// The attempt at which a copy of the socket was handed out, and the one
+    /// at which it holds still, when only this task writes; 0 = none.
+    copied: u32,
+    held: u32,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -67,18 +74,80 @@ impl Connection {
         permit: OwnedSemaphorePermit,
     ) -> Self {
         let bucket = Bucket::new(frames_per_second, monotonic_ms());
-        let stream = Arc::new(stream);
-        peer.outbox.attach(Arc::clone(&stream));
         Self {
-            stream: Some(stream),
+            stream: Some(Arc::new(stream)),
             peer,
             context,
             inbound,
             bucket,
             closing: None,
             linger: None,
+            copied: 0,
+            // Until it runs for the first time.
+            held: u32::MAX,
             _permit: permit,
         }
+    }
+
+    /// Goes on with one that held still elsewhere.
+    #[must_use]
+    pub(crate) fn resume(
+        stream: TcpStream,
+        context: Arc<Context>,
+        held: HeldConnection,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let HeldConnection { peer, unread, fragments: (count, data), tokens } = held;
+        let inbound = Inbound::resume(unread, count, data);
+        let mut connection = Self::new(stream, peer, context, inbound, None, permit);
+        connection.bucket = Bucket::resume(tokens);
+        connection
+    }
+
+    /// Does its part in a move to another process; returns whether it holds
+    /// still. One that is about to end does so first.
+    fn holds(&mut self, cx: &TaskContext<'_>) -> bool {
+        let (stage, attempt) = self.context.freeze.stage();
+        if matches!(stage, Stage::Serve | Stage::Copy)
+            && self.held != 0
+            && let Some(stream) = &self.stream
+        {
+            self.held = 0;
+            self.peer.outbox.attach(Arc::clone(stream));
+        }
+        if stage == Stage::Serve || self.closing.is_some() {
+            return false;
+        }
+        if stage == Stage::Over {
+            return self.context.freeze.has_moved(self.peer.identity.conn);
+        }
+        let conn = self.peer.identity.conn;
+        if self.copied != attempt
+            && let Some(stream) = &self.stream
+        {
+            self.copied = attempt;
+            self.context.freeze.deposit_socket(conn, stream.as_fd().try_clone_to_owned().ok());
+        }
+        if stage != Stage::Hold {
+            return false;
+        }
+        if self.held != attempt {
+            if self.peer.outbox.is_ending() {
+                return false;
+            }
+            self.held = attempt;
+            self.peer.outbox.detach();
+            let (unread, count, data) = self.inbound.unfinished();
+            self.context.freeze.deposit_held(HeldConnection {
+                peer: Arc::clone(&self.peer),
+                unread: unread.to_vec(),
+                fragments: (count, data.to_vec()),
+                tokens: self.bucket.parts(),
+            });
+        }
+        // Whoever ends the stage wakes it.
+        self.peer.outbox.arm(cx.waker());
+        true
     }
 
     /// Takes a message that came while the client was identified.
@@ -187,6 +256,13 @@ impl Connection {
         log(&self.peer, reason);
         let (left, offset) = self.peer.outbox.close();
         count_dropped(&left, reason == CloseReason::SlowConsumer);
+        if self.copied != 0 && self.copied == self.context.freeze.stage().1 {
+            // The copy keeps it open, here and at the peer.
+            if let Some(stream) = self.stream.as_deref().filter(|_| reason.row().code.is_none()) {
+                let _ = SockRef::from(stream).shutdown(Shutdown::Both);
+            }
+            self.context.freeze.deposit_gone(self.peer.identity.conn);
+        }
         // The outbox has let go of it.
         let stream = self.stream.take().and_then(Arc::into_inner);
         let sends_close = reason.row().code.is_some();
@@ -206,8 +282,15 @@ impl Future for Connection {
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
         if this.linger.is_none() {
+            if this.holds(cx) {
+                return Poll::Pending;
+            }
             match this.turn(cx) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    // The stage may have changed before it could be woken.
+                    this.holds(cx);
+                    return Poll::Pending;
+                }
                 Poll::Ready(reason) => this.finish(reason),
             }
         }

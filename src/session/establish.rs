@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
@@ -36,6 +37,7 @@ pub(crate) async fn establish(
     permit: OwnedSemaphorePermit,
 ) {
     let started = Instant::now();
+    let _establishing = Establishing::new(&context);
     let shaken = tokio::select! {
         shaken = timeout(context.limits.handshake, shake(&context, &mut stream)) => shaken,
         () = context.stopping.cancelled() => return refuse(stream, &Refusal::stopping()).await,
@@ -81,6 +83,22 @@ pub(crate) async fn establish(
             let text = if text.is_empty() { reason.row().text } else { &text };
             part(stream, reason, text).await;
         }
+    }
+}
+
+/// Counted as long as it lives.
+struct Establishing(Arc<Context>);
+
+impl Establishing {
+    fn new(context: &Arc<Context>) -> Self {
+        context.establishing.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(context))
+    }
+}
+
+impl Drop for Establishing {
+    fn drop(&mut self) {
+        self.0.establishing.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

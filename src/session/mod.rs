@@ -24,17 +24,18 @@ mod outbound;
 mod receive;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use connection::Connection;
 pub(crate) use establish::establish;
 pub(crate) use liveness::{Look, look_at};
 
 use crate::config::Limits;
-use crate::hub::Peer;
+use crate::hub::{Freeze, Peer};
 use crate::pipeline::Pipeline;
 use crate::types::{ConnId, GatewayId};
 use crate::ws::auth::Authenticator;
@@ -58,6 +59,10 @@ pub(crate) struct Context {
     pub arrivals: mpsc::Sender<Arc<Peer>>,
     /// Pulled when the gateway takes no more clients.
     pub stopping: CancellationToken,
+    /// Whether connections are to hold still.
+    pub freeze: Arc<Freeze>,
+    /// Sockets whose client is not named and bound yet.
+    pub establishing: AtomicUsize,
     /// The last connection id given.
     pub last_conn: AtomicU64,
 }

@@ -20,6 +20,7 @@
 #[cfg(test)]
 mod conformance;
 mod embedded;
+mod end;
 #[cfg(test)]
 pub(crate) mod flaky;
 mod group;
@@ -175,22 +176,6 @@ macro_rules! on {
 }
 
 impl Store {
-    /// Shortens a close that is to come; serving goes on meanwhile.
-    #[expect(dead_code, reason = "for the hot restart")]
-    pub(crate) async fn prepare_close(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Embedded(store) => store.prepare_close().await,
-            _ => Ok(()),
-        }
-    }
-
-    /// Finishes what was asked for; afterwards nothing is answered.
-    pub(crate) async fn close(&self) {
-        if let Self::Embedded(store) = self {
-            store.close().await;
-        }
-    }
-
     /// The level at which an append is confirmed right now: 1 in memory, 2 on
     /// disk, 3 also on a replica.
     #[must_use]

@@ -25,6 +25,31 @@ pub(crate) enum FrameKind {
 impl FrameKind {
     pub(super) const LABELS: [&str; 8] =
         ["heartbeat", "send", "ack", "receipt", "ephemeral", "push", "websocket", "other"];
+
+    const ALL: [Self; 8] = [
+        Self::Heartbeat,
+        Self::Send,
+        Self::Ack,
+        Self::Receipt,
+        Self::Ephemeral,
+        Self::Push,
+        Self::WebSocket,
+        Self::Other,
+    ];
+
+    /// As it is called in the metrics.
+    #[must_use]
+    pub(crate) fn label(self) -> &'static str {
+        let found = Self::ALL.iter().position(|kind| *kind == self);
+        found.and_then(|at| Self::LABELS.get(at)).copied().unwrap_or("other")
+    }
+
+    /// By what it is called.
+    #[must_use]
+    pub(crate) fn of(label: &str) -> Self {
+        let found = Self::LABELS.iter().position(|known| *known == label);
+        found.and_then(|at| Self::ALL.get(at)).copied().unwrap_or(Self::Other)
+    }
 }
 
 /// Why a message was refused, as counted by `tidegate_messages_refused_total`.

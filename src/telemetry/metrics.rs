@@ -105,6 +105,13 @@ pub(crate) struct Metrics {
     pub redis_errors: Counter,
     pub lease_lost: Counter,
     pub rebinds: Counter,
+    pub drained: Counter,
+    pub handovers_done: Counter,
+    pub handovers_failed: Counter,
+    pub handover_moved: Counter,
+    pub handover_mid_frame: Counter,
+    pub handover_with_unsent: Counter,
+    pub handover_pause_seconds: Histogram,
 }
 
 /// The metrics of one route operation.
@@ -124,6 +131,11 @@ pub(crate) struct RouteMetrics {
 pub(crate) fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(Metrics::register)
+}
+
+/// Goes on with what a counter stood at in the process before this one.
+pub(crate) fn carry_counter(name: String, labels: &[(String, String)], value: u64) {
+    metrics::counter!(name, labels).increment(value);
 }
 
 fn counter(name: &'static str, help: &'static str) -> Counter {
@@ -214,6 +226,11 @@ impl Metrics {
         let reconcile = |c| {
             let help = "Times messages for this gateway may have been lost, by cause.";
             labelled("tidegate_reconciliations_total", help, "cause", c)
+        };
+        let handovers = |r| labelled("tidegate_handovers_total", "Hot restarts by result.", "result", r);
+        let moved = |s| {
+            let help = "Connections taken over in hot restarts, by the state they were in.";
+            labelled("tidegate_handover_connections_total", help, "state", s)
         };
         Self {
             connections: gauge("tidegate_connections", "Live connections."),
@@ -376,6 +393,19 @@ impl Metrics {
             redis_commands: counter("tidegate_redis_commands_total", "Commands sent to Redis."),
             redis_errors: counter("tidegate_redis_errors_total", "Round trips to Redis that failed."),
             lease_lost: counter("tidegate_lease_lost_total", "Times the own lease was found gone."),
+            drained: counter(
+                "tidegate_connections_drained_total",
+                "Clients asked to connect elsewhere or again.",
+            ),
+            handovers_done: handovers("done"),
+            handovers_failed: handovers("failed"),
+            handover_moved: moved("all"),
+            handover_mid_frame: moved("mid_frame"),
+            handover_with_unsent: moved("with_unsent"),
+            handover_pause_seconds: seconds(
+                "tidegate_handover_pause_seconds",
+                "For how long a hot restart kept clients waiting.",
+            ),
             rebinds: counter("tidegate_route_rebinds_total", "Routes bound again after an outage."),
         }
     }

@@ -13,5 +13,5 @@ mod recorder;
 
 pub(crate) use labels::{FrameKind, HintCause, Refusal, ResyncCause};
 pub use log::install_log;
-pub(crate) use metrics::{RouteMetrics, metrics};
+pub(crate) use metrics::{RouteMetrics, carry_counter, metrics};
 pub(crate) use recorder::{Recorder, install_metrics};

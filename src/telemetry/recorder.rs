@@ -21,10 +21,44 @@ impl Recorder {
         self.0.render()
     }
 
+    /// What every counter stands at.
+    #[must_use]
+    pub(crate) fn counters(&self) -> Vec<CarriedCounter> {
+        counters(&self.render())
+    }
+
     /// Drains histogram samples into buckets; without it they pile up.
     pub(crate) fn upkeep(&self) {
         self.0.run_upkeep();
     }
+}
+
+/// A counter: its name, its labels and where it stands.
+pub(crate) type CarriedCounter = (String, Vec<(String, String)>, u64);
+
+fn counters(exposition: &str) -> Vec<CarriedCounter> {
+    let mut counters = Vec::new();
+    let mut is_counter = false;
+    for line in exposition.lines() {
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            is_counter = kind.ends_with(" counter");
+        } else if is_counter && !line.starts_with('#') {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let (name, labels) = match series.trim_end_matches('}').split_once('{') {
+                Some((name, labels)) => (name, labels),
+                None => (series, ""),
+            };
+            let labels = labels.split(',').filter_map(|label| {
+                let (name, value) = label.split_once('=')?;
+                Some((name.to_owned(), value.trim_matches('"').to_owned()))
+            });
+            match value.parse() {
+                Ok(value) if value > 0 => counters.push((name.to_owned(), labels.collect(), value)),
+                _ => {}
+            }
+        }
+    }
+    counters
 }
 
 const BUCKETS: [f64; 16] = [
@@ -44,4 +78,19 @@ pub(crate) fn install_metrics() -> Result<Recorder, String> {
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| format!("metrics recorder: {error}"))?;
     Ok(RECORDER.get_or_init(|| Recorder(handle)).clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counters;
+
+    #[test]
+    fn counters_are_read_back_and_nothing_else() {
+        let text = "# HELP a A.\n# TYPE a counter\na 3\n\n# TYPE b gauge\nb 4\n# TYPE c counter\n\
+                    c{x=\"1\",y=\"z\"} 5\nc{x=\"2\",y=\"z\"} 0\n";
+        let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected =
+            [("a".to_owned(), vec![], 3), ("c".to_owned(), vec![label("x", "1"), label("y", "z")], 5)];
+        assert_eq!(counters(text), expected);
+    }
 }

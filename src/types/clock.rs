@@ -2,11 +2,21 @@
 //! every deadline.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 static START: OnceLock<Instant> = OnceLock::new();
+/// What the clock of the process that was replaced stood at.
+static CARRIED_MS: AtomicU64 = AtomicU64::new(0);
 
-/// Milliseconds since the first call in this process; never goes back.
+/// Goes on with the clock of the process that this one replaces, which stands
+/// at `now_ms`: its deadlines then mean the same here.
+pub(crate) fn continue_monotonic(now_ms: u64) {
+    CARRIED_MS.store(now_ms.saturating_sub(monotonic_ms()), Ordering::Relaxed);
+}
+
+/// Milliseconds since the first call in this process, or in the one that it
+/// has replaced; never goes back.
 #[must_use]
 pub(crate) fn monotonic_ms() -> u64 {
     #[cfg(test)]
@@ -14,7 +24,8 @@ pub(crate) fn monotonic_ms() -> u64 {
         return u64::try_from(micros / 1000).unwrap_or(0);
     }
     let elapsed = START.get_or_init(Instant::now).elapsed();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    let carried = CARRIED_MS.load(Ordering::Relaxed);
+    carried.saturating_add(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Unix time in milliseconds.

@@ -12,7 +12,7 @@ mod phase;
 
 #[cfg(test)]
 pub(crate) use clock::simulated;
-pub(crate) use clock::{monotonic_ms, unix_micros, unix_ms};
+pub(crate) use clock::{continue_monotonic, monotonic_ms, unix_micros, unix_ms};
 pub(crate) use close::CloseReason;
 pub(crate) use conversation::ConversationId;
 pub(crate) use ids::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef, UserId, fnv1a64, valid_client_msg_id};

@@ -44,6 +44,21 @@ impl Inbound {
         !self.tail.is_empty() || self.fragments.is_some()
     }
 
+    /// What is unfinished: the raw bytes, and of a fragmented message how many
+    /// fragments there are and what they hold.
+    #[must_use]
+    pub(crate) fn unfinished(&self) -> (&[u8], u32, &[u8]) {
+        let fragments = self.fragments.as_deref();
+        (&self.tail, fragments.map_or(0, |f| f.count), fragments.map_or(&[], |f| &f.data))
+    }
+
+    /// Goes on with what was [unfinished](Self::unfinished) elsewhere.
+    #[must_use]
+    pub(crate) fn resume(tail: Vec<u8>, count: u32, data: Vec<u8>) -> Self {
+        let fragments = (count > 0).then(|| Box::new(Fragments { data, count }));
+        Self { tail, fragments }
+    }
+
     /// Takes bytes off the wire and yields every message they complete, in
     /// order. `input` is scratch space: it is unmasked in place. A sink that
     /// breaks ends the connection, so the rest of the bytes is dropped; so
@@ -236,6 +251,28 @@ mod tests {
         #[test]
         fn any_split_of_any_bytes_gives_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..200), cuts in proptest::collection::vec(any::<usize>(), 0..20)) {
             prop_assert_eq!(run(&bytes, &[]), run(&bytes, &cuts));
+        }
+    }
+
+    #[test]
+    fn what_is_unfinished_goes_on_elsewhere() {
+        let half = client_frame(0x02, b"ab");
+        let rest = client_frame(0x80, b"cd");
+        for cut in 0..half.len() + rest.len() {
+            let bytes = [half.clone(), rest.clone()].concat();
+            let mut inbound = Inbound::default();
+            let mut seen = Vec::new();
+            let (first, second) = bytes.split_at(cut);
+            let _ = inbound.feed(&mut first.to_vec(), MAX, |_| ControlFlow::Continue(())).unwrap();
+            let (tail, count, data) = inbound.unfinished();
+            let mut moved = Inbound::resume(tail.to_vec(), count, data.to_vec());
+            assert_eq!(moved.is_partial(), cut > 0, "{cut}");
+            let fed = moved.feed(&mut second.to_vec(), MAX, |event| {
+                seen.extend(if let Event::Message(message) = event { Some(message.to_vec()) } else { None });
+                ControlFlow::Continue(())
+            });
+            assert!(fed.is_ok());
+            assert_eq!(seen, [b"abcd"], "{cut}");
         }
     }
 

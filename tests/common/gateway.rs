@@ -75,6 +75,8 @@ pub struct Gateway {
     dir: TempDir,
     options: Options,
     child: Child,
+    /// The process that has taken over from the child, if one has.
+    heir: Option<u32>,
 }
 
 impl Gateway {
@@ -120,19 +122,53 @@ impl Gateway {
         Http::new(self.admin)
     }
 
+    /// Goes on with the process that has taken over; the one before must end.
+    pub async fn adopt(&mut self, pid: u32) {
+        let before = self.process_id();
+        let end = Instant::now() + READY;
+        let is_child = self.heir.is_none();
+        while if is_child { self.child.try_wait().unwrap().is_none() } else { is_alive(before) } {
+            assert!(Instant::now() < end, "process {before} does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.heir = Some(pid);
+    }
+
+    /// A hot restart that must succeed; returns what is said of it.
+    pub async fn upgrade(&mut self) -> Value {
+        let report = self.http().patient().post("/v1/upgrade", &serde_json::json!({})).await.success().json();
+        self.adopt(u32::try_from(report["pid"].as_u64().unwrap()).unwrap()).await;
+        report
+    }
+
     /// Ends the process as a power cut would.
     pub fn kill(&mut self) {
+        if let Some(heir) = self.heir.take().filter(|heir| is_alive(*heir)) {
+            let _ = kill(Pid::from_raw(heir.cast_signed()), Signal::SIGKILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Asks it to end.
     pub fn terminate(&self) {
-        kill(self.pid(), Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
     }
 
     /// Waits for its end.
     pub async fn exit(&mut self, deadline: Duration) -> ExitStatus {
+        if let Some(heir) = self.heir {
+            let end = Instant::now() + deadline;
+            while is_alive(heir) {
+                assert!(Instant::now() < end, "still running after {deadline:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
         wait_exit(&mut self.child, deadline)
             .await
             .unwrap_or_else(|| panic!("still running after {deadline:?}"))
@@ -140,7 +176,7 @@ impl Gateway {
 
     /// The process id.
     pub fn process_id(&self) -> u32 {
-        self.child.id()
+        self.heir.unwrap_or_else(|| self.child.id())
     }
 
     /// All it wrote so far.
@@ -151,8 +187,16 @@ impl Gateway {
     async fn start_in(dir: TempDir, options: Options) -> Self {
         let child = spawn(dir.path(), &options);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway =
-            Self { listen: nowhere, admin: nowhere, id: String::new(), epoch: 0, dir, options, child };
+        let mut gateway = Self {
+            listen: nowhere,
+            admin: nowhere,
+            id: String::new(),
+            epoch: 0,
+            dir,
+            options,
+            child,
+            heir: None,
+        };
         gateway.wait_ready().await;
         gateway
     }
@@ -186,7 +230,7 @@ impl Gateway {
     }
 
     fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
+        Pid::from_raw(self.process_id().cast_signed())
     }
 
     fn into_parts(mut self) -> Parts {
@@ -208,6 +252,12 @@ impl Drop for Gateway {
             eprintln!("--- gateway {} ---\n{}", self.id, self.log());
         }
     }
+}
+
+/// Whether a process runs; one that only waits to be buried does not.
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn spawn(dir: &Path, options: &Options) -> Child {

@@ -17,6 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 pub struct Http {
     address: SocketAddr,
     api_key: Option<String>,
+    deadline: Duration,
 }
 
 /// What came back, whole.
@@ -30,12 +31,17 @@ pub struct Reply {
 impl Http {
     /// Without an API key.
     pub const fn new(address: SocketAddr) -> Self {
-        Self { address, api_key: None }
+        Self { address, api_key: None, deadline: DEADLINE }
     }
 
     /// The same with an API key.
     pub fn with_key(&self, key: &str) -> Self {
         Self { api_key: Some(key.to_owned()), ..self.clone() }
+    }
+
+    /// The same for calls that take their time.
+    pub fn patient(&self) -> Self {
+        Self { deadline: 6 * DEADLINE, ..self.clone() }
     }
 
     pub async fn get(&self, path: &str) -> Reply {
@@ -46,13 +52,19 @@ impl Http {
         self.send(Method::POST, path, Bytes::from(body.to_string())).await
     }
 
+    /// A POST that may be cut off; `None` = it was.
+    pub async fn try_post(&self, path: &str, body: &Value) -> Option<Value> {
+        let exchange = self.exchange(Method::POST, path, Bytes::from(body.to_string()));
+        Some(tokio::time::timeout(self.deadline, exchange).await.ok()?.ok()?.json())
+    }
+
     /// Any request; a body goes as JSON.
     pub async fn send(&self, method: Method, path: &str, body: Bytes) -> Reply {
         let what = format!("{method} {path}");
-        match tokio::time::timeout(DEADLINE, self.exchange(method, path, body)).await {
+        match tokio::time::timeout(self.deadline, self.exchange(method, path, body)).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => panic!("{what}: {error}"),
-            Err(_) => panic!("{what}: no answer within {DEADLINE:?}"),
+            Err(_) => panic!("{what}: no answer within {:?}", self.deadline),
         }
     }
 

@@ -21,6 +21,7 @@ mod closes;
 mod copies;
 mod frames;
 mod groups;
+mod handovers;
 mod messages;
 mod outages;
 mod readers;
@@ -70,6 +71,8 @@ const MOVED: &[&[Series]] = &[
     outages::RAISED,
     outages::UNCONFIRMED,
     retention::RETENTION,
+    handovers::HANDOVERS,
+    handovers::DRAINED,
 ];
 
 /// What no test here moves, and why not.

@@ -1,6 +1,7 @@
 //! The bus over Redis pub/sub: one numbered channel per gateway, one publish
 //! per destination and batch, a subscriber that re-subscribes by itself.
 
+mod cut;
 mod publisher;
 mod subscriber;
 #[cfg(test)]
@@ -13,13 +14,16 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::cut::Cut;
 use self::publisher::{Publisher, Work};
 use self::subscriber::Subscriber;
+use super::counter::{Heard, Numbers};
 use super::{Destination, Disturbances, Receiver};
 use crate::redis::{Client, Keys};
 use crate::task::spawn_core;
 use crate::types::{GatewayId, unix_micros};
-use crate::wire::pb::BusItem;
+use crate::wire::pb::bus_item::Item;
+use crate::wire::pb::{BusItem, Mark};
 
 /// Most items waiting to be published.
 const QUEUE: usize = 16_384;
@@ -36,18 +40,27 @@ pub(crate) struct RedisBus {
     missed: Arc<Mutex<HashSet<GatewayId>>>,
     disturbances: Disturbances,
     subscribed: watch::Receiver<u64>,
+    cut: Arc<Cut>,
+    /// What a mark is published with.
+    client: Client,
+    channel: String,
+    own: Destination,
 }
 
 impl RedisBus {
     /// Starts the publisher and the subscriber of `own`, until `stop`.
+    /// `divided` = nothing is handed out before [`Self::resume`].
     #[must_use]
     pub(crate) fn start(
         client: Client,
         keys: Keys,
         own: Destination,
         receiver: Receiver,
+        divided: bool,
         stop: &CancellationToken,
     ) -> Self {
+        let cut = Arc::new(Cut::new(divided));
+        let channel = keys.channel(&own.gateway);
         let (queue, items) = mpsc::channel(QUEUE);
         let (subscribed, watcher) = watch::channel(0);
         let (room, missed) = (Arc::new(Semaphore::new(QUEUE)), Arc::default());
@@ -62,9 +75,10 @@ impl RedisBus {
         };
         spawn_core("bus publisher", stop, publisher.run(items));
         let subscriber = Subscriber {
-            client,
-            channel: keys.channel(&own.gateway),
-            own,
+            client: client.clone(),
+            channel: channel.clone(),
+            own: own.clone(),
+            cut: Arc::clone(&cut),
             receiver,
             subscribed,
             inbound: super::counter::Inbound::default(),
@@ -72,7 +86,42 @@ impl RedisBus {
             alive_at: None,
         };
         spawn_core("bus subscriber", stop, subscriber.run());
-        Self { queue, room, missed, disturbances, subscribed: watcher }
+        Self { queue, room, missed, disturbances, subscribed: watcher, cut, client, channel, own }
+    }
+
+    /// Divides what the channel carries at this mark, once it comes: what is
+    /// behind it is kept.
+    pub(super) fn expect_mark(&self, nonce: u64) {
+        self.cut.expect(nonce);
+    }
+
+    /// Publishes the mark.
+    pub(super) async fn publish_mark(&self, nonce: u64) -> bool {
+        let item = Item::Mark(Mark { nonce });
+        self.client.command::<i64>(subscriber::to_self(&self.channel, &self.own, item)).await.is_ok()
+    }
+
+    /// Waits until the mark has come.
+    pub(super) async fn mark_passed(&self) {
+        self.cut.passed().await;
+    }
+
+    /// How far each source was heard before the mark, and what was sent; all
+    /// that was queued is published before.
+    pub(super) async fn standing(&self) -> Option<(Numbers, Vec<Heard>)> {
+        let (done, numbers) = oneshot::channel();
+        self.queue.send(Work::Numbers(done)).await.ok()?;
+        Some((numbers.await.ok()?, self.cut.heard()))
+    }
+
+    /// Hands out what was kept behind the mark, and everything from then on;
+    /// with the standing of another process it goes on as that one.
+    pub(super) async fn resume(&self, standing: Option<(Numbers, Vec<Heard>)>) {
+        let (numbers, heard) = standing.unzip();
+        if let Some(numbers) = numbers {
+            let _ = self.queue.send(Work::Resume(numbers)).await;
+        }
+        self.cut.release(heard);
     }
 
     /// Counts subscriptions made; 0 = not subscribed right now. A number that

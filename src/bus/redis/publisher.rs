@@ -10,7 +10,7 @@ use redis::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::super::counter::Outbound;
+use super::super::counter::{Numbers, Outbound};
 use super::super::{BUS_VERSION, Destination};
 use crate::redis::{Client, Keys};
 use crate::telemetry::metrics;
@@ -32,6 +32,10 @@ pub(super) enum Work {
     Items(Vec<(Destination, BusItem)>),
     /// Somebody waits until all before it is published.
     Flush(oneshot::Sender<()>),
+    /// The same, who wants to know the numbers given.
+    Numbers(oneshot::Sender<Numbers>),
+    /// Goes on with the numbers of another process.
+    Resume(Numbers),
 }
 
 /// Numbers, groups and publishes what is queued.
@@ -61,10 +65,13 @@ impl Publisher {
                     }
                     let mut all = Vec::with_capacity(taken);
                     let mut waiting = Vec::new();
+                    let mut asking = Vec::new();
                     for work in batch.drain(..) {
                         match work {
                             Work::Items(items) => all.extend(items),
                             Work::Flush(done) => waiting.push(done),
+                            Work::Numbers(done) => asking.push(done),
+                            Work::Resume(numbers) => self.counters.resume(numbers, monotonic_ms()),
                         }
                     }
                     self.room.add_permits(all.len());
@@ -75,6 +82,9 @@ impl Publisher {
                     }
                     for done in waiting {
                         let _ = done.send(());
+                    }
+                    for done in asking {
+                        let _ = done.send(self.counters.numbers());
                     }
                 }
                 _ = repeat.tick() => {

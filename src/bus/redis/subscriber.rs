@@ -1,5 +1,6 @@
 //! The listening half.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use tracing::{info, warn};
 
 use super::super::counter::{Continuity, Inbound};
 use super::super::{BUS_VERSION, Cause, Destination, Disturbances, Receiver, accepts};
+use super::cut::Cut;
 use crate::redis::{Client, Link};
 use crate::telemetry::metrics;
 use crate::types::{GatewayId, unix_micros, unix_ms};
@@ -29,6 +31,7 @@ pub(super) struct Subscriber {
     pub(super) client: Client,
     pub(super) channel: String,
     pub(super) own: Destination,
+    pub(super) cut: Arc<Cut>,
     pub(super) receiver: Receiver,
     pub(super) subscribed: watch::Sender<u64>,
     pub(super) inbound: Inbound,
@@ -86,7 +89,21 @@ impl Subscriber {
                 use std::pin::Pin;
                 futures_core::Stream::poll_next(Pin::new(&mut messages), cx)
             });
-            match timeout(DEAF_AFTER, next).await {
+            let cut = Arc::clone(&self.cut);
+            // Both arms are cancel-safe.
+            let heard = tokio::select! {
+                biased;
+                kept = cut.released() => {
+                    self.inbound.resume(kept.heard);
+                    if kept.is_short {
+                        self.disturbances.report(Cause::Hole, self.alive_at.unwrap_or_else(unix_ms));
+                    }
+                    kept.messages.into_iter().for_each(|message| self.hand_out(message));
+                    continue;
+                }
+                heard = timeout(DEAF_AFTER, next) => heard,
+            };
+            match heard {
                 Err(_) => return "nothing heard, not even the own probe",
                 Ok(None) => return "connection closed",
                 Ok(Some(message)) => {
@@ -104,6 +121,16 @@ impl Subscriber {
         if !accepts(&message, &self.own) {
             return;
         }
+        if message.source_gateway == self.own.gateway.as_str() {
+            self.alive_at = Some(message.sent_at_micros / 1_000);
+        }
+        let heard = || self.inbound.heard();
+        if let Some(message) = self.cut.judge(message, heard) {
+            self.hand_out(message);
+        }
+    }
+
+    fn hand_out(&mut self, message: BusMessage) {
         let Ok(source) = GatewayId::new(&message.source_gateway) else {
             metrics().bus_ignored_broken.increment(1);
             return;
@@ -112,9 +139,6 @@ impl Subscriber {
         metrics().bus_received.increment(1);
         metrics().bus_lag_seconds.record(Duration::from_micros(u64::try_from(lag).unwrap_or(0)));
         let is_own = source == self.own.gateway;
-        if is_own {
-            self.alive_at = Some(message.sent_at_micros / 1_000);
-        }
         // Counter 0 stands outside the count: probes of the subscription.
         if message.counter > 0 {
             let has_items = !message.items.is_empty();
@@ -158,19 +182,25 @@ async fn probe(client: Client, channel: String, own: Destination) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let message = BusMessage {
-            version: BUS_VERSION,
-            source_gateway: own.gateway.to_string(),
-            source_epoch: own.epoch.0,
-            destination_gateway: own.gateway.to_string(),
-            destination_epoch: own.epoch.0,
-            counter: 0,
-            sent_at_micros: unix_micros(),
-            items: vec![BusItem { item: Some(Item::Probe(Probe { nonce: 0 })) }],
-        };
-        let mut command = redis::cmd("PUBLISH");
-        command.arg(&channel).arg(message.encode_to_vec());
+        let command = to_self(&channel, &own, Item::Probe(Probe { nonce: 0 }));
         // A failure shows as silence.
         let _ = client.command::<i64>(command).await;
     }
+}
+
+/// Publishes an item on the own channel, outside the count.
+pub(super) fn to_self(channel: &str, own: &Destination, item: Item) -> redis::Cmd {
+    let message = BusMessage {
+        version: BUS_VERSION,
+        source_gateway: own.gateway.to_string(),
+        source_epoch: own.epoch.0,
+        destination_gateway: own.gateway.to_string(),
+        destination_epoch: own.epoch.0,
+        counter: 0,
+        sent_at_micros: unix_micros(),
+        items: vec![BusItem { item: Some(item) }],
+    };
+    let mut command = redis::cmd("PUBLISH");
+    command.arg(channel).arg(message.encode_to_vec());
+    command
 }

@@ -30,7 +30,7 @@ impl World {
 
     async fn join(&self, name: &str) -> Bus {
         let deaf: Receiver = Arc::new(|_, _| {});
-        let bus = RedisBus::start(self.client.clone(), TestRedis::keys(), at(name), deaf, &self.stop);
+        let bus = RedisBus::start(self.client.clone(), TestRedis::keys(), at(name), deaf, false, &self.stop);
         let mut subscribed = bus.subscribed();
         timeout(SOON, subscribed.wait_for(|&n| n > 0)).await.unwrap().unwrap();
         Bus::Redis(bus)

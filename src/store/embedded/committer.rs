@@ -59,6 +59,10 @@ pub(super) enum Order {
     Work(Job),
     /// Finish, close, and say so.
     Close(oneshot::Sender<()>),
+    /// The same, but be ready to go on.
+    Suspend(oneshot::Sender<()>),
+    /// Open again, if that was ordered before.
+    Resume(oneshot::Sender<()>),
 }
 
 impl Job {
@@ -90,6 +94,8 @@ pub(super) struct Committer {
     failed: Option<Instant>,
     /// Whether nothing was written since the disk failed: said once.
     is_down: bool,
+    /// The files are closed on purpose, and another process's to open.
+    is_suspended: bool,
     /// Why the files could not be opened again: said once.
     refusal: String,
 }
@@ -105,7 +111,15 @@ struct Round {
 impl Committer {
     /// Over open files.
     pub(super) fn new(shared: Arc<Shared>, orders: Receiver<Order>) -> Self {
-        Self { shared, orders, unsynced: None, failed: None, is_down: false, refusal: String::new() }
+        Self {
+            shared,
+            orders,
+            unsynced: None,
+            failed: None,
+            is_down: false,
+            is_suspended: false,
+            refusal: String::new(),
+        }
     }
 
     /// Works until it is told to close or nobody can send any more.
@@ -125,6 +139,7 @@ impl Committer {
                 self.reopen();
             }
             let mut close = None;
+            let mut suspend = None;
             let mut round = Round::default();
             let mut next = first;
             let mut taken = 0;
@@ -135,6 +150,15 @@ impl Committer {
                         close = Some(done);
                         break;
                     }
+                    Order::Suspend(done) => {
+                        suspend = Some(done);
+                        break;
+                    }
+                    Order::Resume(done) => {
+                        self.is_suspended = false;
+                        self.reopen();
+                        let _ = done.send(());
+                    }
                 }
                 taken += 1;
                 next = if taken < MOST { self.orders.try_recv().ok() } else { None };
@@ -142,6 +166,14 @@ impl Committer {
             self.commit(&mut round);
             if close.is_some() {
                 break close;
+            }
+            if let Some(done) = suspend {
+                self.sync();
+                self.is_suspended = true;
+                self.failed = None;
+                self.shared.take_engine(READERS);
+                let _ = done.send(());
+                continue;
             }
             if self.unsynced.is_some_and(|since| since.elapsed() >= LAZY) {
                 self.sync();
@@ -160,7 +192,7 @@ impl Committer {
         }
         if round.staged.is_none() {
             let engine = self.shared.engine();
-            if engine.is_none() {
+            if engine.is_none() && !self.is_suspended {
                 self.failed.get_or_insert_with(Instant::now);
             }
             round.staged = engine.map(|engine| Staged::new(engine, Arc::clone(&self.shared)));

@@ -51,7 +51,7 @@ use self::engine::{Engine, EngineError};
 use self::shared::Shared;
 use self::staged::Staged;
 use super::{Append, Appended, Appends, Audience, Cursor, Progress, StoreError};
-use crate::types::ConversationId;
+use crate::types::{ConversationId, GatewayRef};
 
 /// Longest to wait for the thread, which waits for the disk.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -110,6 +110,32 @@ impl EmbeddedStore {
         if self.orders.send(Order::Close(done)).is_ok() && timeout(DEADLINE, closed).await.is_err() {
             tracing::warn!("the store was not closed in time; it is read back at the next start");
         }
+    }
+
+    /// Finishes what was asked for and closes the files, for another process to
+    /// open; until [`Self::resume`] nothing is answered.
+    pub(crate) async fn suspend(&self) -> Result<(), StoreError> {
+        self.order(Order::Suspend).await
+    }
+
+    /// Opens the files again.
+    pub(crate) async fn resume(&self) -> Result<(), StoreError> {
+        self.order(Order::Resume).await
+    }
+
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) -> Result<(), StoreError> {
+        let (done, outcome) = oneshot::channel();
+        self.orders.send(order(done)).map_err(|_| StoreError::Unavailable)?;
+        match timeout(DEADLINE, outcome).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(StoreError::Unavailable),
+        }
+    }
+
+    /// This gateway has members of these groups online, as was known to the
+    /// process it has replaced.
+    pub(crate) fn register(&self, gateway: &GatewayRef, groups: &[ConversationId]) {
+        groups.iter().for_each(|group| self.shared.register(gateway, group));
     }
 
     /// Has the thread do it.
