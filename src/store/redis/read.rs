@@ -145,9 +145,10 @@ impl RedisStore {
             let step = vec![meta.clone(), range(&log, span.direction, next, asked)];
             let mut replies = self.ask(step).await?.into_iter();
             let mut reply = || replies.next().ok_or(StoreError::Unavailable);
-            let (_, now): (Option<i64>, Option<u64>) = parse(reply()?)?;
-            if now != epoch {
-                // Half of it would be of another history.
+            let (end, now): (Option<i64>, Option<u64>) = parse(reply()?)?;
+            if now != epoch || end.unwrap_or(0) < top {
+                // Half of it would be of another history, or of one that has
+                // lost its end and goes on by another name.
                 return Err(StoreError::Unavailable);
             }
             let more: Entries = parse(reply()?)?;
