@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 use prost::Message;
 use tidegate::internal::{Payload, encode_varint, unmask};
-use tidegate::proto::Envelope;
+use tidegate::proto::{Envelope, MessageType, SendMessageReq, send_message_req};
 
 /// Any mask does, and one that never changes lets frames be built once.
 const MASK: [u8; 4] = [0x5a, 0x13, 0xc6, 0x2f];
@@ -16,6 +16,17 @@ pub const HEARTBEAT: [u8; 7] = [0x82, 0x81, 0x5a, 0x13, 0xc6, 0x2f, 0x5a];
 #[must_use]
 pub fn envelope(payload: Payload) -> Vec<u8> {
     around(&Envelope { header: None, payload: Some(payload) }.encode_to_vec())
+}
+
+/// A text message to be sent.
+pub(crate) fn text(conversation: &str, client_msg_id: &str, text: &str) -> Payload {
+    Payload::Send(SendMessageReq {
+        conversation_id: conversation.to_owned(),
+        client_msg_id: client_msg_id.to_owned(),
+        r#type: MessageType::Text.into(),
+        content: Some(send_message_req::Content::TextContent(text.to_owned())),
+        ..SendMessageReq::default()
+    })
 }
 
 /// A masked binary frame around an envelope that is bytes already; around
@@ -46,6 +57,11 @@ impl Template {
         };
         let bytes = masked(&message);
         Ok(Self { at: bytes.len() - message.len() + phase, bytes, phase })
+    }
+
+    /// A text message whose id is `prefix` and the number.
+    pub(crate) fn text(conversation: &str, prefix: &str, text: &str) -> Result<Self> {
+        Self::new(self::text(conversation, &format!("{prefix}{}", Self::PLACE), text))
     }
 
     /// Where the number goes.

@@ -30,6 +30,14 @@ pub(crate) struct Held {
     pub mver: u64,
 }
 
+impl Held {
+    /// Whether it was sent over this connection.
+    #[must_use]
+    pub(crate) fn is_own(&self, peer: &Peer) -> bool {
+        self.except.as_ref().is_some_and(|other| std::ptr::eq(Arc::as_ptr(other), peer))
+    }
+}
+
 /// One conversation's hole.
 #[derive(Debug)]
 struct Gap {

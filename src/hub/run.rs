@@ -8,7 +8,6 @@
 //! still, and in order.
 
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
@@ -37,7 +36,7 @@ impl Run {
     pub(crate) fn new(messages: Vec<Held>) -> Self {
         let joined = match messages.as_slice() {
             [one] => one.frame.bytes.clone(),
-            many => many.iter().flat_map(|held| held.frame.bytes.iter().copied()).collect(),
+            many => many.iter().map(|held| held.frame.bytes.as_ref()).collect::<Vec<_>>().concat().into(),
         };
         Self { messages, joined }
     }
@@ -54,10 +53,10 @@ impl Run {
 pub(crate) struct Fanned {
     /// Copies on their way.
     pub taken: u64,
-    /// Messages, by index, that came too early for somebody.
-    pub early: u32,
+    /// Messages, a bit each, that came too early for somebody.
+    early: u32,
     /// Of these, those that are of another history than somebody's.
-    pub other_history: u32,
+    other_history: u32,
     gone: u64,
     queued: u32,
     written: u64,
@@ -67,16 +66,31 @@ pub(crate) struct Fanned {
 
 impl Fanned {
     fn note(&mut self, index: usize, offered: Offered) {
-        let bit = 1_u32.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(0);
         match offered {
-            Offered::Hole => self.early |= bit,
+            Offered::Hole => self.early |= bit(index),
             Offered::OtherHistory => {
-                self.early |= bit;
-                self.other_history |= bit;
+                self.early |= bit(index);
+                self.other_history |= bit(index);
             }
             Offered::Taken | Offered::Gone | Offered::Stale | Offered::Pulling => {}
         }
     }
+
+    /// Whether the message at `index` came too early for somebody.
+    #[must_use]
+    pub(crate) fn is_early(&self, index: usize) -> bool {
+        self.early & bit(index) != 0
+    }
+
+    /// Whether it is of another history than somebody's.
+    #[must_use]
+    pub(crate) fn is_of_other_history(&self, index: usize) -> bool {
+        self.other_history & bit(index) != 0
+    }
+}
+
+fn bit(index: usize) -> u32 {
+    1_u32.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(0)
 }
 
 impl Drop for Fanned {
@@ -103,9 +117,8 @@ impl Drop for Fanned {
 
 impl Peer {
     /// Offers a run to a user who sees what has a larger seq than `since`.
-    pub(crate) fn offer_run(self: &Arc<Self>, run: &Run, since: i64, fanned: &mut Fanned) {
-        let own = |held: &Held| held.except.as_ref().is_some_and(|other| Arc::ptr_eq(other, self));
-        self.outbox.offer_run(run, since, own, self.limits(), fanned);
+    pub(crate) fn offer_run(&self, run: &Run, since: i64, fanned: &mut Fanned) {
+        self.outbox.offer_run(run, since, |held| held.is_own(self), self.limits(), fanned);
     }
 }
 
@@ -202,6 +215,7 @@ impl State {
 mod tests {
     use std::io::Read;
     use std::net::{TcpListener, TcpStream as StdStream};
+    use std::sync::Arc;
     use std::task::Waker;
 
     use socket2::SockRef;

@@ -129,13 +129,11 @@ impl<'a> FanOut<'a> {
     /// What came too early waits; of a busy group the members are told to come.
     /// Returns how many copies are on their way.
     fn end(self, fanned: &[Fanned]) -> u64 {
-        let bits = |of: fn(&Fanned) -> u32| fanned.iter().map(of).fold(0, std::ops::BitOr::bitor);
-        let (early, other_history) = (bits(|f| f.early), bits(|f| f.other_history));
-        let bit = |index: usize| 1_u32.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(0);
         let conversation = &self.room.conversation;
         for (index, held) in self.run.messages().iter().enumerate() {
-            if early & bit(index) != 0 {
-                self.ports.wait(conversation, held.clone(), other_history & bit(index) != 0);
+            if fanned.iter().any(|share| share.is_early(index)) {
+                let other_history = fanned.iter().any(|share| share.is_of_other_history(index));
+                self.ports.wait(conversation, held.clone(), other_history);
             }
         }
         if !self.run.messages().is_empty() {
@@ -148,7 +146,7 @@ impl<'a> FanOut<'a> {
     /// Tells the members to come for a message that is kept for them, each after
     /// a delay of its own.
     fn hint(&self, held: &Held) -> u64 {
-        let Held { frame, except, .. } = held;
+        let frame = &held.frame;
         let Some(mark) = &frame.mark else { return 0 };
         let spread = u32::try_from(self.ports.groups.pull_spread.as_millis()).unwrap_or(u32::MAX);
         let mut told = 0;
@@ -156,10 +154,9 @@ impl<'a> FanOut<'a> {
         let came = |place: Place| (place.epoch, place.seq) >= (mark.epoch, mark.seq);
         for (user, _) in self.members.iter().filter(|(_, since)| *since < mark.seq) {
             for peer in self.ports.hub.peers(*user) {
-                let own = except.as_ref().is_some_and(|other| Arc::ptr_eq(other, &peer));
                 let has = |offered| matches!(offered, Offered::Taken | Offered::Stale);
                 let known = peer.outbox.place(&mark.conversation).is_some_and(came);
-                if known || own && has(peer.offer(frame, true)) {
+                if known || held.is_own(&peer) && has(peer.offer(frame, true)) {
                     continue;
                 }
                 let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };

@@ -189,11 +189,6 @@ impl Ports {
     }
 }
 
-/// Whether a message that waits was sent over this connection.
-fn is_own(held: &Held, peer: &Peer) -> bool {
-    held.except.as_ref().is_some_and(|other| std::ptr::eq(Arc::as_ptr(other), peer))
-}
-
 /// Epoch and seq of a message that waits.
 fn of(held: &Held) -> Option<(u64, i64)> {
     held.frame.mark.as_ref().map(|mark| (mark.epoch, mark.seq))
@@ -224,7 +219,7 @@ fn fill(
     for (push, frame) in copies.iter().filter(|(push, _)| push.seq > place.seq) {
         // Any other message of the same device may have come over another
         // connection, or without an answer.
-        let own = waiting.iter().any(|held| is_own(held, peer) && of(held) == Some((push.epoch, push.seq)));
+        let own = waiting.iter().any(|held| held.is_own(peer) && of(held) == Some((push.epoch, push.seq)));
         whole &= !matches!(peer.offer(frame, own), Offered::Hole | Offered::OtherHistory);
     }
     // What is behind the page may have come meanwhile.

@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidegate::internal::Payload;
-use tidegate::proto::{MessageType, SendMessageReq, send_message_req};
 use tokio::time::Instant;
 
 use super::shared::Shared;
+use crate::frame::text;
 
 /// How long a send may be without an answer on a connection that lives.
 const ANSWER: Duration = Duration::from_secs(8);
@@ -116,12 +116,6 @@ impl Outbox {
 
 impl Pending {
     fn request(&self) -> Payload {
-        Payload::Send(SendMessageReq {
-            conversation_id: self.conversation.to_string(),
-            client_msg_id: self.client_msg_id.to_string(),
-            r#type: MessageType::Text.into(),
-            content: Some(send_message_req::Content::TextContent(self.text.clone())),
-            ..SendMessageReq::default()
-        })
+        text(&self.conversation, &self.client_msg_id, &self.text)
     }
 }

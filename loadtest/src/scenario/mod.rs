@@ -13,6 +13,7 @@ mod heartbeat;
 mod idle;
 mod p2p;
 mod pairs;
+mod pulls;
 mod slow;
 mod soak;
 mod wave;

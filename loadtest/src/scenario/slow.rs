@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
-use tidegate::internal::Payload;
-use tidegate::proto::{MessageType, SendMessageReq, send_message_req};
 
 use super::followers::Followers;
 use super::{Compared, Comparison, REST, Scenario, Stage, lost};
@@ -110,7 +108,7 @@ impl Scenario for SlowReaders {
         }
         self.catch_up(stage, &mut swarm, &mut traffic, &mut round)?;
         round.add("catchUpS", begin.elapsed().as_secs_f64());
-        round.add("hints", float(traffic.followers.hints));
+        round.add("hints", float(traffic.followers.pulls.hints));
         round.add("repeated", float(traffic.followers.repeated));
         round.add("refused", float(traffic.refused));
         if traffic.followers.holes > 0 {
@@ -129,19 +127,12 @@ impl Scenario for SlowReaders {
 impl SlowReaders {
     fn traffic(&self, stage: &Stage<'_>, group: &str) -> Result<Traffic> {
         let prefix = format!("{}-", stage.nonce);
-        let request = SendMessageReq {
-            conversation_id: group.to_owned(),
-            client_msg_id: format!("{prefix}{}", Template::PLACE),
-            r#type: MessageType::Text.into(),
-            content: Some(send_message_req::Content::TextContent("x".repeat(self.size))),
-            ..SendMessageReq::default()
-        };
         // Half of the watched ones are slow ones, which come last.
         let watched = stage.watched.min(self.members);
         let mut witness = Witness::of(self.watched(watched), stage.first_user)?;
         witness.enter(group, witness.users());
         Ok(Traffic {
-            template: Template::new(Payload::Send(request))?,
+            template: Template::text(group, &prefix, &"x".repeat(self.size))?,
             prefix,
             followers: Followers::new(group, self.members)?,
             witness,

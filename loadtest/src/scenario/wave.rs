@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 use tidegate::internal::Payload;
-use tidegate::proto::{Identify, MessageType, Position, SendMessageReq, send_message_req};
+use tidegate::proto::{Identify, Position};
 
 use super::{Compared, Comparison, REST, Scenario, Stage, lost};
 use crate::frame::{Template, envelope};
@@ -148,13 +148,7 @@ impl ReconnectWave {
                 let user = i64::try_from(user)?;
                 witness.enter(&conversation, vec![user, user + 1]);
             }
-            let template = Template::new(Payload::Send(SendMessageReq {
-                conversation_id: conversation.clone(),
-                client_msg_id: format!("{prefix}{}", Template::PLACE),
-                r#type: MessageType::Text.into(),
-                content: Some(send_message_req::Content::TextContent(TEXT.to_owned())),
-                ..SendMessageReq::default()
-            }))?;
+            let template = Template::text(&conversation, &prefix, TEXT)?;
             all.push(Receiver {
                 conversation: conversation.into(),
                 template,

@@ -4,12 +4,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use tidegate::internal::Payload;
-use tidegate::proto::SyncReq;
+use anyhow::Result;
 
+use super::super::pulls::Pulls;
 use crate::floor::RAW;
-use crate::frame;
 use crate::latency::Latencies;
 use crate::scan::{Ack, Push, Seen};
 use crate::swarm::{Swarm, Told};
@@ -30,14 +28,11 @@ pub(super) struct Crowd {
     pub(super) under_way: HashMap<u32, UnderWay>,
     /// Number and seq of the newest message of each client.
     pub(super) last: Vec<(u32, i64)>,
-    /// Clients that were told to pull, and when.
-    pub(super) pulls: Vec<(Instant, u32)>,
+    pub(super) pulls: Pulls,
     pub(super) copies: u64,
     pub(super) stored: Latencies,
     pub(super) copy: Latencies,
     pub(super) whole: Latencies,
-    /// Members were told so often to pull.
-    pub(super) hints: u64,
     pub(super) disorder: u64,
     pub(super) problems: Vec<String>,
     /// What a raw loop cost, nanoseconds and sends.
@@ -54,12 +49,11 @@ impl Crowd {
             prefix: format!("{nonce}-"),
             under_way: HashMap::new(),
             last: vec![(0, 0); usize::try_from(members)?],
-            pulls: Vec::new(),
+            pulls: Pulls::default(),
             copies: 0,
             stored: Latencies::default(),
             copy: Latencies::default(),
             whole: Latencies::default(),
-            hints: 0,
             disorder: 0,
             problems: Vec::new(),
             raw: None,
@@ -79,14 +73,10 @@ impl Crowd {
         if let Some(witness) = &mut self.witness {
             witness.told(index, at, told);
         }
+        self.pulls.told(index, at, told);
         match told {
             Told::Said(Seen::Push(push, _)) => return self.push(index, at, push),
             Told::Said(Seen::Ack(ack)) => self.ack(at, ack),
-            Told::Said(Seen::Hint { delay_ms, .. }) => {
-                self.hints += 1;
-                self.pulls.push((at + Duration::from_millis(*delay_ms), index));
-            }
-            Told::Said(Seen::PageEnd { has_more: true }) => self.pulls.push((at, index)),
             Told::Said(Seen::Custom { topic, payload }) if *topic == RAW.as_bytes() => {
                 let text = String::from_utf8_lossy(payload);
                 self.raw = text
@@ -151,22 +141,8 @@ impl Crowd {
 
     /// Asks for what was announced and is due.
     pub(super) fn pull(&mut self, swarm: &mut Swarm) -> Result<()> {
-        let now = Instant::now();
-        for (at, index) in std::mem::take(&mut self.pulls) {
-            if at > now {
-                self.pulls.push((at, index));
-                continue;
-            }
-            let last = self.last.get(usize::try_from(index)?).context("a client")?.1;
-            let request = SyncReq {
-                conversation_id: self.group.clone(),
-                from_seq: last + 1,
-                limit: 500,
-                ..SyncReq::default()
-            };
-            swarm.send(index, &frame::envelope(Payload::Sync(request)))?;
-        }
-        Ok(())
+        let last = |client: usize| self.last.get(client).map(|(_, seq)| *seq);
+        self.pulls.send(swarm, &self.group, last)
     }
 
     fn number(&self, id: &[u8]) -> Option<u32> {

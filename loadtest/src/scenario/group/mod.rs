@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 use tidegate::internal::Payload;
-use tidegate::proto::{Custom, MessageType, SendMessageReq, send_message_req};
+use tidegate::proto::Custom;
 
 use self::confirm::{Counts, confirm};
 use self::crowd::{Crowd, UnderWay};
@@ -117,7 +117,7 @@ impl Group {
         lost(&mut round, "at rest", &stage.pass(swarm, REST)?);
         let witness = self.witness(stage, group)?;
         let mut crowd = Crowd::new(group, &stage.nonce, self.online(), witness)?;
-        let mut template = Template::new(self.message(group, &crowd.prefix))?;
+        let mut template = Template::text(group, &crowd.prefix, &"x".repeat(self.size))?;
         stage.begin("copies");
         let warm_up = WARM_UP * self.in_flight;
         self.send(stage, swarm, &mut crowd, &mut template, 1..=warm_up)?;
@@ -136,7 +136,7 @@ impl Group {
         round.add("copiesPerSecond", float(crowd.copies) / begin.elapsed().as_secs_f64());
         round.add_cost("Delivery", &cost, crowd.copies);
         if !stage.side.is_floor() {
-            round.add("hints", float(crowd.hints));
+            round.add("hints", float(crowd.pulls.hints));
         }
         if let Some((before, after)) = counts.zip(Counts::now(stage.side)) {
             after.add_since(&before, "Message", self.messages, &mut round);
@@ -271,15 +271,5 @@ impl Group {
             crowd.raw = None;
         }
         Ok(Some(float(ns) / 1e3 / float(frames.max(1))))
-    }
-
-    fn message(&self, group: &str, prefix: &str) -> Payload {
-        Payload::Send(SendMessageReq {
-            conversation_id: group.to_owned(),
-            client_msg_id: format!("{prefix}{}", Template::PLACE),
-            r#type: MessageType::Text.into(),
-            content: Some(send_message_req::Content::TextContent("x".repeat(self.size))),
-            ..SendMessageReq::default()
-        })
     }
 }

@@ -4,10 +4,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use tidegate::internal::Payload;
-use tidegate::proto::{MessageType, SendMessageReq, send_message_req};
 
-use crate::frame::envelope;
+use crate::frame::{envelope, text};
 use crate::scan::{Ack, Seen};
 use crate::scenario::Stage;
 use crate::swarm::{Swarm, Told};
@@ -62,11 +60,6 @@ pub(super) fn make(stage: &mut Stage<'_>, clients: u32, each: u32) -> Result<()>
 
 fn message(stage: &Stage<'_>, from: u32, to: u32) -> Vec<u8> {
     let (one, other) = (stage.user(from.min(to)), stage.user(from.max(to)));
-    envelope(Payload::Send(SendMessageReq {
-        conversation_id: format!("p2p:{one}:{other}"),
-        client_msg_id: format!("{}-{from}-{to}", stage.nonce),
-        r#type: MessageType::Text.into(),
-        content: Some(send_message_req::Content::TextContent("hello".to_owned())),
-        ..SendMessageReq::default()
-    }))
+    let conversation = format!("p2p:{one}:{other}");
+    envelope(text(&conversation, &format!("{}-{from}-{to}", stage.nonce), "hello"))
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tidegate::internal::Payload;
-use tidegate::proto::{Ack as WireAck, AckStatus, MessageType, SendMessageReq, send_message_req};
+use tidegate::proto::{Ack as WireAck, AckStatus};
 
 use crate::frame::{Template, envelope};
 use crate::latency::Latencies;
@@ -98,13 +98,7 @@ impl Pairs {
                 let user = i64::try_from(user)?;
                 witness.enter(&conversation, vec![user, user + 1]);
             }
-            let template = Template::new(Payload::Send(SendMessageReq {
-                conversation_id: conversation.clone(),
-                client_msg_id: format!("{prefix}{}", Template::PLACE),
-                r#type: MessageType::Text.into(),
-                content: Some(send_message_req::Content::TextContent("x".repeat(plan.size))),
-                ..SendMessageReq::default()
-            }))?;
+            let template = Template::text(&conversation, &prefix, &"x".repeat(plan.size))?;
             all.push(Pair {
                 conversation,
                 template,
