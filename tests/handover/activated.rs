@@ -65,7 +65,10 @@ async fn the_supervisor_opens_the_sockets_and_follows_the_process() {
     assert_eq!(told(&socket), "BARRIER=1");
     let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
     assert!(status.success(), "{status}");
-    assert_eq!(run_file(&data).unwrap()["pid"].to_string(), heir);
+    eventually("the new process is found", secs(15), || async {
+        (run_file(&data)?["pid"].to_string() == heir).then_some(())
+    })
+    .await;
     use tokio::io::AsyncWriteExt;
     phone.write_all(&crate::talker::client_frame(0x82, &[0])).await.unwrap();
     assert_eq!(crate::talker::server_frame(&mut phone).await, Some((2, vec![0])));
