@@ -1,22 +1,18 @@
-//! All receivers leave at once, miss something, and come back at once: how
-//! fast they are served again, what it costs, and whether each gets exactly
-//! what it missed.
+//! The receivers of the waves, each with its sender.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::Args;
 use tidegate::internal::Payload;
 use tidegate::proto::{Identify, Position};
 
-use super::{Compared, Comparison, REST, Scenario, Stage, lost};
+use super::super::Stage;
 use crate::frame::{Template, envelope};
 use crate::latency::Latencies;
-use crate::numbers::float;
 use crate::round::Round;
 use crate::scan::{Ack, Push, Seen};
-use crate::swarm::{Opening, Swarm, Told};
+use crate::swarm::{Opened, Opening, Swarm, Told};
 use crate::witness::Witness;
 
 /// How long a wave may take until everybody has everything.
@@ -26,20 +22,6 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Until what was put off is sent again.
 const RETRY: Duration = Duration::from_millis(500);
 const TEXT: &str = "while you were away, this was said";
-
-/// The scenario's own arguments.
-#[derive(Debug, Args)]
-pub(crate) struct ReconnectWave {
-    /// Receivers, each with a sender of its own that stays.
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    receivers: u32,
-    /// Messages each misses per wave.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=400))]
-    missed: u32,
-    /// Waves.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    waves: u32,
-}
 
 /// A receiver, and what its sender sent it.
 struct Receiver {
@@ -56,92 +38,30 @@ struct Receiver {
     is_replayed: bool,
 }
 
-struct Waves {
+pub(super) struct Waves {
     prefix: String,
     all: Vec<Receiver>,
-    witness: Witness,
+    pub(super) witness: Witness,
     /// Those that have everything in this wave.
     caught_up: u32,
-    caught: Latencies,
-    begin: Instant,
-    holes: u64,
-    refused: u64,
-    retried: u64,
+    pub(super) caught: Latencies,
+    pub(super) begin: Instant,
+    pub(super) holes: u64,
+    pub(super) refused: u64,
+    pub(super) retried: u64,
     /// When to repeat what was put off.
     retry_at: Option<Instant>,
-    gone: Vec<String>,
+    pub(super) gone: Vec<String>,
 }
 
-impl Scenario for ReconnectWave {
-    fn name(&self) -> &'static str {
-        "reconnect-wave"
-    }
-
-    fn settings(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("receivers", self.receivers.to_string()),
-            ("missed", self.missed.to_string()),
-            ("waves", self.waves.to_string()),
-        ]
-    }
-
-    fn compared(&self, with: Comparison) -> Compared {
-        if with == Comparison::OneWorker { Compared::InTurn } else { Compared::Never }
-    }
-
-    fn round(&self, stage: &mut Stage<'_>) -> Result<Round> {
-        let mut round = Round::default();
-        let mut swarm = Swarm::new()?;
-        stage.open(&mut swarm, 2 * self.receivers)?;
-        let mut waves = self.waves(stage)?;
-        waves.connected(0..2 * self.receivers);
-        lost(&mut round, "at rest", &stage.pass(&mut swarm, REST)?);
-        stage.begin("replayed");
-        // One message each, so that there is a position to resume from.
-        waves.say(&mut swarm, 1)?;
-        waves.wait(stage, &mut swarm, &mut round, |waves| waves.all_stored() && waves.all_have_all())?;
-        let (mut opened, mut took, mut handshakes) = (0, Duration::ZERO, Latencies::default());
-        let (mut cpu, mut switches) = (Duration::ZERO, 0);
-        for _ in 0..self.waves {
-            for index in (0..self.receivers).map(|number| 2 * number + 1) {
-                swarm.close(index);
-                waves.witness.left(index);
-            }
-            waves.say(&mut swarm, self.missed)?;
-            waves.wait(stage, &mut swarm, &mut round, Waves::all_stored)?;
-            let before = stage.side.processes.sample();
-            let wave = waves.come_back(stage, &mut swarm, &mut round)?;
-            let cost = stage.side.processes.sample().since(&before);
-            (cpu, switches) = (cpu + cost.cpu, switches + cost.switches);
-            (opened, took) = (opened + wave.served, took + waves.begin.elapsed());
-            handshakes.add(&wave.latencies)?;
-        }
-        round.add("reconnectsPerSecond", float(opened) / took.as_secs_f64().max(1e-9));
-        round.add("cpuUsPerReconnect", cpu.as_secs_f64() * 1e6 / float(opened.max(1)));
-        round.add("switchesPerReconnect", float(switches) / float(opened.max(1)));
-        round.add("retried", float(waves.retried));
-        round.add_latencies("reconnect", handshakes);
-        round.add_latencies("caughtUp", waves.caught);
-        for (what, count) in
-            [("replayed messages came behind a hole", waves.holes), ("sends were refused", waves.refused)]
-        {
-            if count > 0 {
-                round.problem(format!("{count} {what}"));
-            }
-        }
-        lost(&mut round, "in a wave", &waves.gone);
-        stage.judge(waves.witness, &mut round);
-        Ok(round)
-    }
-}
-
-impl ReconnectWave {
-    fn waves(&self, stage: &Stage<'_>) -> Result<Waves> {
+impl Waves {
+    /// None of them has said anything yet.
+    pub(super) fn new(stage: &Stage<'_>, receivers: u32) -> Result<Self> {
         let prefix = format!("{}-", stage.nonce);
-        let watched = (stage.watched / 2).min(self.receivers);
+        let watched = (stage.watched / 2).min(receivers);
         let mut witness = Witness::of((0..2 * watched).collect(), stage.first_user)?;
-        let mut all = Vec::with_capacity(usize::try_from(self.receivers)?);
-        for number in 0..self.receivers {
+        let mut all = Vec::with_capacity(usize::try_from(receivers)?);
+        for number in 0..receivers {
             let user = stage.user(2 * number);
             let conversation = format!("p2p:{user}:{}", user + 1);
             if number < watched {
@@ -161,7 +81,7 @@ impl ReconnectWave {
                 is_replayed: false,
             });
         }
-        Ok(Waves {
+        Ok(Self {
             prefix,
             all,
             witness,
@@ -175,10 +95,8 @@ impl ReconnectWave {
             gone: Vec::new(),
         })
     }
-}
 
-impl Waves {
-    fn connected(&mut self, clients: std::ops::Range<u32>) {
+    pub(super) fn connected(&mut self, clients: std::ops::Range<u32>) {
         let now = Instant::now();
         for index in clients {
             if self.witness.watches(index) {
@@ -189,7 +107,7 @@ impl Waves {
     }
 
     /// Every sender sends `count` messages.
-    fn say(&mut self, swarm: &mut Swarm, count: u32) -> Result<()> {
+    pub(super) fn say(&mut self, swarm: &mut Swarm, count: u32) -> Result<()> {
         let mut out = Vec::new();
         for (number, receiver) in (0_u32..).zip(&mut self.all) {
             for _ in 0..count {
@@ -226,17 +144,17 @@ impl Waves {
         Ok(())
     }
 
-    fn all_stored(&self) -> bool {
+    pub(super) fn all_stored(&self) -> bool {
         let stored: u64 = self.all.iter().map(|receiver| u64::from(receiver.stored)).sum();
         let sent: u64 = self.all.iter().map(|receiver| u64::from(receiver.sent)).sum();
         stored + self.refused >= sent
     }
 
-    fn all_have_all(&self) -> bool {
+    pub(super) fn all_have_all(&self) -> bool {
         self.all.iter().all(|receiver| receiver.seq >= i64::from(receiver.stored))
     }
 
-    fn wait(
+    pub(super) fn wait(
         &mut self,
         stage: &mut Stage<'_>,
         swarm: &mut Swarm,
@@ -258,12 +176,12 @@ impl Waves {
     }
 
     /// All receivers connect, say what they have, and get the rest.
-    fn come_back(
+    pub(super) fn come_back(
         &mut self,
         stage: &mut Stage<'_>,
         swarm: &mut Swarm,
         round: &mut Round,
-    ) -> Result<crate::swarm::Opened> {
+    ) -> Result<Opened> {
         let receivers = u32::try_from(self.all.len())?;
         let mut requests = Vec::with_capacity(self.all.len());
         for (number, receiver) in (0_u32..).zip(&mut self.all) {
