@@ -1,16 +1,17 @@
 //! Pairs of clients, and what became of every message: acknowledged as stored
 //! it must arrive, in order, and with the seq it was acknowledged with.
 
+mod pair;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tidegate::internal::Payload;
 use tidegate::proto::{Ack as WireAck, AckStatus};
 
+use self::pair::Pair;
 use crate::frame::{Template, envelope};
 use crate::latency::Latencies;
 use crate::numbers::float;
@@ -33,29 +34,6 @@ pub(super) struct Plan {
     pub(super) size: usize,
     /// Receivers confirm what they got.
     pub(super) confirm: bool,
-}
-
-/// A message on its way.
-#[derive(Debug, Clone, Copy)]
-struct Fate {
-    due: Instant,
-    stored: Option<i64>,
-    delivered: Option<i64>,
-    is_refused: bool,
-}
-
-struct Pair {
-    conversation: String,
-    template: Template,
-    /// Number of the oldest message on its way.
-    first: u32,
-    fates: VecDeque<Fate>,
-    /// Without an answer.
-    unanswered: u32,
-    /// Number and seq of the newest one delivered.
-    last: Option<(u32, i64)>,
-    /// To be confirmed.
-    confirm: i64,
 }
 
 /// All pairs: clients 2n and 2n+1.
@@ -99,15 +77,7 @@ impl Pairs {
                 witness.enter(&conversation, vec![user, user + 1]);
             }
             let template = Template::text(&conversation, &prefix, &"x".repeat(plan.size))?;
-            all.push(Pair {
-                conversation,
-                template,
-                first: 0,
-                fates: VecDeque::new(),
-                unanswered: 0,
-                last: None,
-                confirm: 0,
-            });
+            all.push(Pair::new(conversation, template));
         }
         Ok(Self {
             plan,
@@ -222,10 +192,7 @@ impl Pairs {
         let Some(pair) = self.all.get_mut(usize::try_from(number)?) else { return Ok(()) };
         let mut out = Vec::new();
         for _ in 0..count {
-            let message = pair.first + u32::try_from(pair.fates.len())?;
-            pair.fates.push_back(Fate { due, stored: None, delivered: None, is_refused: false });
-            pair.unanswered += 1;
-            pair.template.write(message, &mut out);
+            let message = pair.say(due, &mut out)?;
             if watched && let Some(witness) = &mut self.witness {
                 let id = format!("{}{message:010}", self.prefix);
                 witness.sent(2 * number, &pair.conversation, &id, &"x".repeat(self.plan.size));
@@ -306,19 +273,8 @@ impl Pairs {
         }
     }
 
-    /// Forgets what both ends agree on.
     fn close(&mut self, number: u32) {
-        let mut wrong = 0;
-        let Some(pair) = self.pair(number) else { return };
-        while let Some(fate) = pair.fates.front() {
-            match (fate.stored, fate.delivered) {
-                (Some(stored), Some(delivered)) => wrong += u64::from(stored != delivered),
-                _ if fate.is_refused => {}
-                _ => break,
-            }
-            pair.fates.pop_front();
-            pair.first += 1;
-        }
+        let wrong = self.pair(number).map_or(0, Pair::close);
         self.counts.wrong_seq += wrong;
     }
 
@@ -356,11 +312,5 @@ impl Pairs {
             round.add(name, float(count));
         }
         self.witness.take()
-    }
-}
-
-impl Pair {
-    fn fate(&mut self, message: u32) -> Option<&mut Fate> {
-        self.fates.get_mut(usize::try_from(message.checked_sub(self.first)?).ok()?)
     }
 }
