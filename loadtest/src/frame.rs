@@ -18,6 +18,16 @@ pub fn envelope(payload: Payload) -> Vec<u8> {
     around(&Envelope { header: None, payload: Some(payload) }.encode_to_vec())
 }
 
+/// What a ping says.
+pub(crate) const PING: &[u8] = b"still there?";
+
+/// The same in two fragments, cut anywhere, with a ping between them.
+pub(crate) fn in_fragments(payload: Payload) -> Vec<u8> {
+    let whole = message(&Envelope { header: None, payload: Some(payload) }.encode_to_vec());
+    let (first, rest) = whole.split_at(fastrand::usize(..whole.len()));
+    [masked(0x02, first), masked(0x89, PING), masked(0x80, rest)].concat()
+}
+
 /// A text message to be sent.
 pub(crate) fn text(conversation: &str, client_msg_id: &str, text: &str) -> Payload {
     Payload::Send(SendMessageReq {
@@ -33,7 +43,7 @@ pub(crate) fn text(conversation: &str, client_msg_id: &str, text: &str) -> Paylo
 /// nothing, it is the heartbeat.
 #[must_use]
 pub fn around(envelope: &[u8]) -> Vec<u8> {
-    masked(&message(envelope))
+    masked(0x82, &message(envelope))
 }
 
 /// One frame of which a decimal number is written anew before each use:
@@ -55,7 +65,7 @@ impl Template {
         let Some(phase) = message.windows(place.len()).position(|window| window == place) else {
             bail!("no place for the number");
         };
-        let bytes = masked(&message);
+        let bytes = masked(0x82, &message);
         Ok(Self { at: bytes.len() - message.len() + phase, bytes, phase })
     }
 
@@ -108,8 +118,9 @@ fn message(envelope: &[u8]) -> Vec<u8> {
     out
 }
 
-fn masked(payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x82];
+/// `first`: FIN and the opcode.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(short @ 0..=125), _) => out.push(0x80 | short),
         (_, Ok(medium)) => {

@@ -114,6 +114,8 @@ enum Verb {
     ReconnectWave(scenario::ReconnectWave),
     /// Members of a busy group that stop reading for a while.
     SlowReaders(scenario::SlowReaders),
+    /// The process is replaced again and again while everybody talks.
+    HotRestart(scenario::HotRestart),
     /// Idle connections, churn and messages, for long.
     Soak(scenario::Soak),
     /// Pairs that talk both ways, reconnect and repeat; every message is
@@ -138,6 +140,7 @@ pub fn main() -> ExitCode {
         Verb::Connect(scenario) => run::run(common, scenario),
         Verb::ReconnectWave(scenario) => run::run(common, scenario),
         Verb::SlowReaders(scenario) => run::run(common, scenario),
+        Verb::HotRestart(scenario) => run::run(common, scenario),
         Verb::Soak(scenario) => run::run(common, scenario),
         Verb::Idle(scenario) => run::run(common, scenario),
         Verb::Heartbeat(scenario) => run::run(common, scenario),

@@ -58,6 +58,14 @@ impl Processes {
         Self(pids)
     }
 
+    /// `newcomer` has taken the place of `before`, or of the first one.
+    pub(crate) fn replace(&mut self, before: Option<u32>, newcomer: Option<u32>) {
+        let place = before.and_then(|before| self.0.iter().position(|pid| *pid == before)).unwrap_or(0);
+        if let (Some(slot), Some(newcomer)) = (self.0.get_mut(place), newcomer) {
+            *slot = newcomer;
+        }
+    }
+
     /// The figures now.
     pub(crate) fn sample(&self) -> Sample {
         let mut sample = Sample {
@@ -150,6 +158,17 @@ impl Cost {
     pub(crate) fn cores(&self) -> f64 {
         self.cpu.as_secs_f64() / self.wall.as_secs_f64().max(1e-9)
     }
+}
+
+/// Descriptors a process has open; `None` = it may not be asked.
+pub(crate) fn descriptors(pid: u32) -> Option<usize> {
+    Some(std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
+}
+
+/// Whether a process runs; one that only waits to be buried does not.
+pub(crate) fn runs(pid: u32) -> bool {
+    let stat = read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// CPU time of the calling thread.

@@ -149,9 +149,11 @@ pub(crate) struct LimitsTable {
     /// Most connections, 1-10000000; more are refused with 503. Default
     /// 1000000.
     pub max_connections: usize,
-    /// Deadline of the handshake, of in-band credentials and of a message
-    /// begun but not finished, 100ms-60s. Default `5s`.
+    /// Deadline of the handshake, 100ms-60s. Default `5s`.
     pub handshake: Time,
+    /// Longest a client may take from the first byte of a message to its last,
+    /// 1s-10m. Default `10s`.
+    pub message: Time,
     /// Most frames one connection may send per second on average, up to
     /// 1000000; 0 = unlimited. Default 200, which spares loopback peers; a
     /// configured value binds them too.
@@ -329,6 +331,7 @@ impl Default for LimitsTable {
             outbox_frames: 4096,
             max_connections: 1_000_000,
             handshake: Time::seconds(5),
+            message: Time::seconds(10),
             frames_per_second: 200,
             send_wait: Time::seconds(2),
         }

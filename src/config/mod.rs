@@ -143,9 +143,10 @@ pub struct Limits {
     pub outbox_frames: usize,
     /// Most connections; more are refused with 503.
     pub max_connections: usize,
-    /// Deadline of the handshake, of in-band credentials and of a message
-    /// begun but not finished.
+    /// Deadline of the handshake.
     pub handshake: Duration,
+    /// Longest a client may take from the first byte of a message to its last.
+    pub message: Duration,
     /// Most frames a non-loopback connection may send per second on average;
     /// `None` = unlimited.
     pub frames_per_second: Option<u32>,

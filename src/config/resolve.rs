@@ -252,6 +252,7 @@ impl Resolver {
             outbox_frames: self.within("limits.outbox_frames", table.outbox_frames, 16..=1_000_000),
             max_connections: self.within("limits.max_connections", table.max_connections, 1..=10_000_000),
             handshake: self.time("limits.handshake", table.handshake, 100..=60_000),
+            message: self.time("limits.message", table.message, 1_000..=600_000),
             frames_per_second: (rate > 0).then_some(rate),
             limit_loopback: self.origins.configured("limits.frames_per_second"),
             send_wait: self.time("limits.send_wait", table.send_wait, 100..=30_000),

@@ -13,7 +13,6 @@ use super::GatewayError;
 use super::identity::DataDir;
 use super::membership::Membership;
 use super::run::descriptors;
-use super::wheel::Rhythm;
 use crate::admin::AdminContext;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver, RedisBus};
 use crate::config::Config;
@@ -24,8 +23,8 @@ use crate::net::Listener;
 use crate::pipeline::{Backends, Inbox, Pipeline, Ports, Tuning};
 use crate::redis::{Client, Keys, Lease, LeaseRecord, NodeLease};
 use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, RedisRoutes, Routes};
-use crate::session::Context;
-use crate::store::{EmbeddedStore, RedisStore, Store};
+use crate::session::{Context, Pace};
+use crate::store::{EmbeddedStore, Left, RedisStore, Store};
 use crate::task::spawn_core;
 use crate::telemetry::{install_metrics, metrics};
 use crate::types::{Phase, unix_ms};
@@ -70,7 +69,7 @@ pub(super) enum Entrance {
 pub(super) struct Assembled {
     pub(super) context: Arc<Context>,
     pub(super) arrivals: mpsc::Receiver<Arc<crate::hub::Peer>>,
-    pub(super) rhythm: Rhythm,
+    pub(super) pace: Pace,
     pub(super) membership: Option<(Membership, u16)>,
     /// One per socket, and how many there are.
     pub(super) permits: Arc<Semaphore>,
@@ -220,18 +219,25 @@ impl Gateway {
             establishing: AtomicUsize::new(0),
             last_conn: AtomicU64::new(0),
         });
-        let rhythm = Rhythm { heartbeat: self.config.heartbeat, route_refresh: self.config.route_refresh };
+        let pace = Pace {
+            heartbeat: self.config.heartbeat,
+            route_refresh: self.config.route_refresh,
+            message: self.config.limits.message,
+        };
         let membership = membership.map(|(joined, node)| (joined.into_membership(ports), node));
         let most = self.config.limits.max_connections.min(descriptors()).min(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(most));
-        Ok(Assembled { context, arrivals, rhythm, membership, permits, most })
+        Ok(Assembled { context, arrivals, pace, membership, permits, most })
     }
 
     async fn alone(&self, receiver: Receiver) -> Result<Ports, GatewayError> {
         let own = self.data.own.clone();
         let destination = Destination { gateway: own.id.clone(), epoch: own.epoch };
         let (data_dir, restored) = (self.config.data_dir.clone(), self.config.restored);
-        let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, restored)).await;
+        // Of who takes over, the process before this one has just closed it.
+        let left = if self.node.is_some() { Left::Whole } else { Left::Anyhow };
+        let opened =
+            tokio::task::spawn_blocking(move || EmbeddedStore::open(&data_dir, left, restored)).await;
         let failed = |why| GatewayError::DataDir { dir: self.config.data_dir.display().to_string(), why };
         let (store, ended) = opened
             .map_err(|error| failed(error.to_string()))?

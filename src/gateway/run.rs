@@ -173,7 +173,7 @@ impl Gateway {
         mut operators: AdminDoor,
         inheritance: Option<Inheritance>,
     ) -> Result<Serving, GatewayError> {
-        let Assembled { context, arrivals, rhythm, mut membership, permits, most } = assembled;
+        let Assembled { context, arrivals, pace, mut membership, permits, most } = assembled;
         let (listen, admin_address) = self.addresses();
         let Self { config, data, listener, admin, hub, phase, stop, keys, orders, program, .. } = self;
         let failed = |source| GatewayError::Listen { address: config.listen, role: "websocket", source };
@@ -182,7 +182,7 @@ impl Gateway {
             Entrance::Listening(socket) => socket,
         };
         let pipeline = Arc::clone(&context.pipeline);
-        let turning = wheel::turn(Arc::clone(&context), arrivals, rhythm, admin.recorder.clone());
+        let turning = wheel::turn(Arc::clone(&context), arrivals, pace, admin.recorder.clone());
         spawn_core("wheel", &stop, turning);
         let leaving = stop.child_token();
         let mut clients = ClientDoor::new(socket, Arc::clone(&context), Arc::clone(&permits));

@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::hub::{Ending, Peer};
 use crate::pipeline::Pipeline;
-use crate::session::{Context, Look, look_at};
+use crate::session::{Context, Look, Pace, look_at};
 use crate::telemetry::Recorder;
 use crate::timer::Wheel;
 use crate::types::{monotonic_ms, unix_ms};
@@ -18,18 +18,11 @@ const WIDTH_MS: u64 = 250;
 const SLOTS: usize = 256;
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// What the looks go by.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rhythm {
-    pub(super) heartbeat: Duration,
-    pub(super) route_refresh: Duration,
-}
-
 /// Looks at every connection when its time has come, until arrivals end.
 pub(super) async fn turn(
     context: Arc<Context>,
     mut arrivals: mpsc::Receiver<Arc<Peer>>,
-    rhythm: Rhythm,
+    pace: Pace,
     recorder: Recorder,
 ) {
     let mut wheel = Wheel::new(SLOTS, WIDTH_MS, monotonic_ms());
@@ -59,19 +52,19 @@ pub(super) async fn turn(
                     due.drain(..).for_each(|peer| wheel.insert(monotonic_ms() + WIDTH_MS, peer));
                 }
                 for peer in due.drain(..) {
-                    look(&context.pipeline, &mut wheel, peer, rhythm);
+                    look(&context.pipeline, &mut wheel, peer, pace);
                 }
             }
         }
     }
 }
 
-fn look(pipeline: &Pipeline, wheel: &mut Wheel<Arc<Peer>>, peer: Arc<Peer>, rhythm: Rhythm) {
+fn look(pipeline: &Pipeline, wheel: &mut Wheel<Arc<Peer>>, peer: Arc<Peer>, pace: Pace) {
     if peer.outbox.is_closed() {
         return;
     }
     let now_ms = monotonic_ms();
-    match look_at(&peer, now_ms, unix_ms() / 1000, rhythm.heartbeat, rhythm.route_refresh) {
+    match look_at(&peer, now_ms, unix_ms() / 1000, pace) {
         Look::End(reason) => {
             peer.outbox.end(Ending::of(reason));
         }

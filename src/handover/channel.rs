@@ -76,8 +76,7 @@ impl Channel {
         });
         match timeout(limit, send).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Err(HandoverError::Gone),
-            Ok(Err(error)) => Err(HandoverError::io("control socket")(error)),
+            Ok(Err(error)) => Err(lost(error)),
             Err(_) => Err(HandoverError::Deadline("the control socket is not read")),
         }
     }
@@ -110,10 +109,7 @@ impl Channel {
         });
         let (bytes, descriptors, flags) = match timeout(limit, receive).await {
             Ok(Ok(received)) => received,
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                return Err(HandoverError::Gone);
-            }
-            Ok(Err(error)) => return Err(HandoverError::io("control socket")(error)),
+            Ok(Err(error)) => return Err(lost(error)),
             Err(_) => return Err(HandoverError::Deadline(step)),
         };
         if bytes.is_empty() {
@@ -128,6 +124,14 @@ impl Channel {
             Some(message) => Ok((message, descriptors)),
             None => Err(HandoverError::Unexpected("a message of an unknown kind".to_owned())),
         }
+    }
+}
+
+/// It was reset where the other process had not read everything.
+fn lost(error: io::Error) -> HandoverError {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => HandoverError::Gone,
+        _ => HandoverError::io("control socket")(error),
     }
 }
 

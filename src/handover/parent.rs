@@ -26,13 +26,13 @@ use crate::wire::pb::{
 
 /// Longest the new process may take to say who it is, and then to be ready,
 /// which includes finding Redis.
-const HELLO: Duration = Duration::from_secs(10);
-const READY: Duration = Duration::from_secs(20);
+const HELLO: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(30);
 /// Longest a message may take to be taken.
-const SEND: Duration = Duration::from_secs(2);
+const SEND: Duration = Duration::from_secs(5);
 /// Longest the new process may take to say that it serves. It does by then
 /// whether it says so or not.
-const STARTED: Duration = Duration::from_secs(10);
+const STARTED: Duration = Duration::from_secs(30);
 /// Users whose conversations are looked at to prove the store.
 const PROOFS: usize = 32;
 
@@ -147,7 +147,7 @@ impl Estate {
         deadline: Instant,
     ) -> Result<Committed, HandoverError> {
         let frozen_at = Instant::now();
-        let agreed = timeout_at(deadline, self.agree(&prepared)).await;
+        let agreed = timeout_at(deadline, self.agree(&prepared, deadline)).await;
         let agreed = agreed.map_err(|_| HandoverError::Deadline("the pause has been long enough"))??;
         // Whole or not at all, and with it everything is the other's.
         prepared.channel.send(Message::Commit(HandoverCommit {}), &[], SEND).await?;
@@ -172,7 +172,7 @@ impl Estate {
     }
 
     /// Everything up to the commit.
-    async fn agree(&self, prepared: &Prepared) -> Result<Agreed, HandoverError> {
+    async fn agree(&self, prepared: &Prepared, deadline: Instant) -> Result<Agreed, HandoverError> {
         let Prepared { channel, format, .. } = prepared;
         let (ports, frozen_at) = (self.ports(), (monotonic_ms(), unix_ms()));
         let mark = fastrand::u64(1..);
@@ -181,7 +181,9 @@ impl Estate {
         self.context.freeze.hold();
         let mut gathering = Gathering::new(channel, &self.context.freeze, &ports.hub);
         gathering.resume(&prepared.copied);
-        let left = gathering.hold_all().await?;
+        // The other half of the time is for what follows.
+        let half = deadline.saturating_duration_since(Instant::now()) / 2;
+        let left = gathering.hold_all(Instant::now() + half).await?;
         gathering.confirmed().await?;
         let held = std::mem::take(&mut gathering.held);
         tokio::select! {

@@ -24,9 +24,7 @@ pub(super) const IN_FLIGHT: usize = BATCH * 2;
 /// again later.
 const BATCH_WAIT: Duration = Duration::from_millis(50);
 /// Longest the other process may take to confirm.
-const CONFIRM: Duration = Duration::from_secs(2);
-/// Longest a connection may take to hold still, before it is left out.
-const STILL: Duration = Duration::from_millis(400);
+const CONFIRM: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(5);
 
 /// What was handed out so far.
@@ -75,13 +73,13 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    /// Waits until every connection holds still; returns those that do not.
-    pub(super) async fn hold_all(&mut self) -> Result<Vec<Arc<Peer>>, HandoverError> {
+    /// Waits until every connection holds still; returns those that do not
+    /// before `end`.
+    pub(super) async fn hold_all(&mut self, end: Instant) -> Result<Vec<Arc<Peer>>, HandoverError> {
         for batch in self.hub.all().chunks(BATCH) {
             batch.iter().for_each(|peer| peer.outbox.nudge());
             self.pump().await?;
         }
-        let end = Instant::now() + STILL;
         loop {
             self.pump().await?;
             let mut left = Vec::new();

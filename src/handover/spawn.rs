@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::{Channel, HandoverError};
 
 /// Longest the trial run may take.
-const CHECK: Duration = Duration::from_secs(10);
+const CHECK: Duration = Duration::from_secs(30);
 /// The flag that makes of `serve` the new process of a handover.
 const FLAG: &str = "--handover";
 /// Set for this process alone by whoever supervises it.

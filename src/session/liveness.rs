@@ -7,11 +7,20 @@ use crate::types::CloseReason;
 
 /// A reader that takes nothing for this long is out.
 const STALL: u64 = 60_000;
-/// A message begun must end within this.
-const PARTIAL: u64 = 10_000;
 /// The longest time between two looks at a connection: how late a deadline
 /// that began after the last look may be seen.
 const LOOK_EVERY: u64 = 10_000;
+
+/// What the looks go by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Clients are asked to show that they live this often.
+    pub heartbeat: Duration,
+    /// Time between two refreshes of a route.
+    pub route_refresh: Duration,
+    /// A message begun must end within this.
+    pub message: Duration,
+}
 
 /// The verdict of one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +36,11 @@ pub(crate) enum Look {
     },
 }
 
-/// Looks at one connection. `refresh_every` is the time between two route
-/// refreshes.
+/// Looks at one connection, at the `pace` its gateway keeps.
 #[must_use]
-pub(crate) fn look_at(
-    peer: &Peer,
-    now_ms: u64,
-    now_unix_s: i64,
-    heartbeat: Duration,
-    refresh_every: Duration,
-) -> Look {
-    let silence = ms(heartbeat).saturating_mul(5) / 2;
-    let refresh_every = ms(refresh_every);
+pub(crate) fn look_at(peer: &Peer, now_ms: u64, now_unix_s: i64, pace: Pace) -> Look {
+    let silence = ms(pace.heartbeat).saturating_mul(5) / 2;
+    let (refresh_every, partial) = (ms(pace.route_refresh), ms(pace.message));
     let since = |then: u64| now_ms.saturating_sub(then);
     let overdue = |then: Option<u64>, limit| then.is_some_and(|then| since(then) >= limit);
     if peer.identity.expires_at.is_some_and(|expiry| now_unix_s >= expiry) {
@@ -47,7 +49,7 @@ pub(crate) fn look_at(
     if overdue(peer.stalled_since(), STALL) {
         return Look::End(CloseReason::SlowConsumer);
     }
-    if overdue(peer.partial_since(), PARTIAL) {
+    if overdue(peer.partial_since(), partial) {
         return Look::End(CloseReason::Protocol);
     }
     if since(peer.last_seen()) >= silence {
@@ -67,7 +69,7 @@ pub(crate) fn look_at(
         Some(now_ms + refresh_every),
         expiry_ms,
         peer.stalled_since().map(|then| then + STALL),
-        peer.partial_since().map(|then| then + PARTIAL),
+        peer.partial_since().map(|then| then + partial),
     ]
     .into_iter()
     .flatten()
@@ -86,8 +88,11 @@ mod tests {
     use crate::hub::{OutboxLimits, PeerIdentity};
     use crate::types::{ConnId, DeviceId, UserId};
 
-    const HEARTBEAT: Duration = Duration::from_secs(30);
-    const REFRESH: Duration = Duration::from_secs(40);
+    const PACE: Pace = Pace {
+        heartbeat: Duration::from_secs(30),
+        route_refresh: Duration::from_secs(40),
+        message: Duration::from_secs(10),
+    };
 
     fn peer(expires_at: Option<i64>) -> Peer {
         let identity = PeerIdentity {
@@ -103,7 +108,7 @@ mod tests {
     }
 
     fn look(peer: &Peer, now_ms: u64) -> Look {
-        look_at(peer, now_ms, 1_000, HEARTBEAT, REFRESH)
+        look_at(peer, now_ms, 1_000, PACE)
     }
 
     #[test]

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use connection::Connection;
 pub(crate) use establish::establish;
-pub(crate) use liveness::{Look, look_at};
+pub(crate) use liveness::{Look, Pace, look_at};
 
 use crate::config::Limits;
 use crate::hub::{Freeze, Peer};

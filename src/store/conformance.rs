@@ -5,6 +5,7 @@ mod groups;
 use self::groups::suite_groups;
 use super::*;
 use crate::redis::testing::TestRedis;
+use crate::store::Left;
 use crate::types::unix_ms;
 use crate::wire::pb::Direction;
 use crate::wire::pb::push::Content;
@@ -158,7 +159,8 @@ async fn memory() {
 #[tokio::test]
 async fn embedded() {
     let dir = tempfile::tempdir().unwrap();
-    let open = |name| Store::Embedded(EmbeddedStore::open(&dir.path().join(name), false).unwrap().0);
+    let open =
+        |name| Store::Embedded(EmbeddedStore::open(&dir.path().join(name), Left::Anyhow, false).unwrap().0);
     suite(open("a")).await;
     suite_groups(&open("b")).await;
 }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub(crate) use embedded::EmbeddedStore;
+pub(crate) use embedded::{EmbeddedStore, Left};
 #[cfg(test)]
 pub(crate) use flaky::FlakyStore;
 pub(crate) use group::{

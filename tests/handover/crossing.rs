@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::common::payload::{Frame, frames};
 use crate::common::{Gateway, Options, Redis, eventually, secs, within};
 use crate::moving::{everybody_goes_on, settle};
-use crate::talker::{Talker, connected, server_frame};
+use crate::talker::{Talker, connected, patient, server_frame};
 
 const LISTENER: i64 = 9_999;
 
@@ -55,8 +55,8 @@ fn value(metrics: &str, series: &str) -> f64 {
 async fn nothing_is_lost_or_doubled_between_gateways() {
     let redis = Redis::start().await;
     let (mut a, b) = tokio::join!(
-        Gateway::start(Options::cluster(&redis, "gw-a")),
-        Gateway::start(Options::cluster(&redis, "gw-b"))
+        Gateway::start(patient(Options::cluster(&redis, "gw-a"))),
+        Gateway::start(patient(Options::cluster(&redis, "gw-b")))
     );
     let b = Arc::new(b);
     let mut streams = Vec::new();
@@ -80,8 +80,8 @@ async fn nothing_is_lost_or_doubled_between_gateways() {
     }
     everybody_goes_on(&talkers, 3).await;
     stop.store(true, Ordering::Release);
-    let published = within("the last number", secs(10), publisher).await.unwrap();
-    eventually("every number is heard", secs(10), || async {
+    let published = within("the last number", secs(60), publisher).await.unwrap();
+    eventually("every number is heard", secs(60), || async {
         assert!(!listener.is_finished(), "the listener has found something wrong, or was cut off");
         (heard.load(Ordering::Acquire) == published).then_some(())
     })

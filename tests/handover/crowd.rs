@@ -13,15 +13,21 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::build;
 use crate::common::payload::{Frame, frame, frames};
-use crate::common::{Gateway, Options, Redis, secs, within};
-use crate::talker::{client_frame, connected, server_frame, upgraded};
+use crate::common::{Gateway, Options, Redis, eventually, secs, within};
+use crate::moving::{settle, talkers};
+use crate::talker::{client_frame, connected, patient, server_frame, upgraded};
 
 const CROWD: i64 = 2_000;
 /// Of these, those in the middle of a frame, and those with unsent bytes.
 const MID_FRAME: i64 = 150;
 const UNSENT: i64 = 150;
 const UPGRADES: u64 = 10;
+/// Users of the crowd begin behind this one.
+const FIRST: i64 = 10_000;
+/// They talk all the time, with fragments and pings.
+const TALKERS: i64 = 20;
 /// What a slow reader is sent before each upgrade.
 const CHUNKS: usize = 8;
 const CHUNK: usize = 24 * 1024;
@@ -63,7 +69,7 @@ impl Client {
         let is_slow = (MID_FRAME + 1..=MID_FRAME + UNSENT).contains(&self.user);
         let mut chunks = 0;
         loop {
-            let (_, payload) = within("an answer", secs(30), server_frame(&mut self.stream))
+            let (_, payload) = within("an answer", secs(60), server_frame(&mut self.stream))
                 .await
                 .unwrap_or_else(|| panic!("user {} was cut off", self.user));
             for frame in frames(payload.into()) {
@@ -90,7 +96,7 @@ async fn visit(gateway: SocketAddr, mut user: i64, stop: Arc<AtomicBool>, visits
         user += 1;
         let mut stream = connected(gateway, user).await;
         stream.write_all(&client_frame(0x82, &[0])).await.unwrap();
-        let (_, payload) = within("an echo", secs(30), server_frame(&mut stream)).await.expect("not cut off");
+        let (_, payload) = within("an echo", secs(60), server_frame(&mut stream)).await.expect("not cut off");
         assert_eq!(payload, [0]);
         visits.fetch_add(1, Ordering::AcqRel);
     }
@@ -100,19 +106,22 @@ fn descriptors(gateway: &Gateway) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", gateway.process_id())).unwrap().count()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_go_through_ten_upgrades() {
+async fn two_thousand_go_through_ten_upgrades(options: Options) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     // Two processes and two thousand clients share the cores, unoptimized.
-    let redis = Redis::start().await;
-    let options = Options::cluster(&redis, "gw-1").env("TIDEGATE_HANDOVER_PAUSE", "20s");
-    let mut gateway = Gateway::start(options).await;
+    let mut gateway = Gateway::start(patient(options)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let builds = build::two(&gateway, dir.path()).await;
+    let talkers = talkers(&gateway, TALKERS, Duration::from_millis(100)).await;
     let mut clients = Vec::new();
     for user in 1..=CROWD {
         let is_slow = (MID_FRAME + 1..=MID_FRAME + UNSENT).contains(&user);
-        let stream =
-            if is_slow { narrow(gateway.listen, user).await } else { connected(gateway.listen, user).await };
+        let stream = if is_slow {
+            narrow(gateway.listen, FIRST + user).await
+        } else {
+            connected(gateway.listen, FIRST + user).await
+        };
         let ports = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
         clients.push(Client { user, stream, ports });
     }
@@ -121,9 +130,9 @@ async fn two_thousand_go_through_ten_upgrades() {
     for first in [100_000, 200_000] {
         visitors.spawn(visit(gateway.listen, first, Arc::clone(&stop), Arc::clone(&visits)));
     }
-    let slow: Vec<i64> = (MID_FRAME + 1..=MID_FRAME + UNSENT).collect();
+    let slow: Vec<i64> = (MID_FRAME + 1..=MID_FRAME + UNSENT).map(|user| FIRST + user).collect();
     let mut open = Vec::new();
-    for round in 0..UPGRADES {
+    for (round, build) in (0..UPGRADES).zip(builds.iter().rev().cycle()) {
         for n in 0..CHUNKS {
             let body = json!({"target": {"users": slow}, "topic": "t", "payload": chunk(round, n)});
             let sent = gateway.http().patient().post("/v1/push", &body).await.success().json();
@@ -134,9 +143,9 @@ async fn two_thousand_go_through_ten_upgrades() {
             rests.push(client.before(round).await);
         }
         let before = visits.load(Ordering::Acquire);
-        let report = gateway.upgrade().await;
+        let report = build::upgrade(&mut gateway, build).await;
         println!("{round}: {report}, {} descriptors", descriptors(&gateway));
-        assert!(report["moved"].as_i64().unwrap() >= CROWD, "{report}");
+        assert!(report["moved"].as_i64().unwrap() >= CROWD + TALKERS, "{report}");
         assert!(report["midFrame"].as_i64().unwrap() >= MID_FRAME, "{report}");
         assert!(report["withUnsent"].as_i64().unwrap() >= UNSENT, "{report}");
         assert_eq!(report["drained"], 0, "{report}");
@@ -149,10 +158,10 @@ async fn two_thousand_go_through_ten_upgrades() {
                 client
             });
         }
-        clients = within("everybody is answered", secs(60), all.join_all()).await;
+        clients = within("everybody is answered", secs(120), all.join_all()).await;
         clients.sort_by_key(|client| client.user);
         open.push(descriptors(&gateway));
-        crate::common::eventually("visitors come again", secs(10), || async {
+        eventually("visitors come again", secs(60), || async {
             (visits.load(Ordering::Acquire) > before + 5).then_some(())
         })
         .await;
@@ -161,8 +170,19 @@ async fn two_thousand_go_through_ten_upgrades() {
     let (least, most) = (open.iter().min().unwrap(), open.iter().max().unwrap());
     assert!(most - least < 20, "descriptors: {open:?}");
     stop.store(true, Ordering::Release);
-    let joined = tokio::time::timeout(Duration::from_secs(30), visitors.join_all()).await;
+    let joined = tokio::time::timeout(Duration::from_secs(60), visitors.join_all()).await;
     assert!(joined.is_ok(), "visitors end");
-    println!("{} visits", visits.load(Ordering::Acquire));
+    println!("{} visits, {} messages", visits.load(Ordering::Acquire), settle(talkers).await);
     assert!(!gateway.log().contains("ERROR"), "{}", gateway.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_go_through_ten_upgrades_on_redis() {
+    let redis = Redis::start().await;
+    two_thousand_go_through_ten_upgrades(Options::cluster(&redis, "gw-1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_go_through_ten_upgrades_on_the_embedded_store() {
+    two_thousand_go_through_ten_upgrades(Options::new()).await;
 }

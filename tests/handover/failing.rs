@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Gateway, Options, Redis, eventually, secs};
 use crate::moving::{everybody_goes_on, settle, talkers};
+use crate::talker::patient;
 
 /// A program that runs `impostor.py` with this plan.
 fn impostor(dir: &Path, plan: &str) -> PathBuf {
@@ -32,6 +33,9 @@ async fn refused(gateway: &Gateway, binary: &Path) -> String {
 
 /// Everybody talks while one upgrade after the other fails as planned.
 async fn all_fail(options: Options, plans: &[(&str, &str)]) {
+    // Long enough for every step on a busy machine, and waited for by those that
+    // hang.
+    let options = patient(options).env("TIDEGATE_HANDOVER_PAUSE", "8s");
     let mut gateway = Gateway::start(options).await;
     let dir = tempfile::tempdir().unwrap();
     let talkers = talkers(&gateway, 40, Duration::from_millis(20)).await;
@@ -93,7 +97,7 @@ async fn a_new_process_that_fails_anywhere_changes_nothing_on_redis() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_cannot_be_used_is_found_out_before_anything_changes() {
-    let gateway = Gateway::start(Options::new()).await;
+    let gateway = Gateway::start(patient(Options::new())).await;
     let dir = tempfile::tempdir().unwrap();
     let said = refused(&gateway, &dir.path().join("nothing")).await;
     assert!(said.contains("No such file"), "{said}");
@@ -115,7 +119,7 @@ async fn a_program_that_cannot_be_used_is_found_out_before_anything_changes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_process_that_will_not_have_everything_gives_the_store_back() {
-    let gateway = Gateway::start(Options::new()).await;
+    let gateway = Gateway::start(patient(Options::new())).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("narrow");
     let script = format!(
@@ -136,7 +140,7 @@ async fn a_new_process_that_will_not_have_everything_gives_the_store_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_at_a_time() {
-    let mut gateway = Gateway::start(Options::new()).await;
+    let mut gateway = Gateway::start(patient(Options::new())).await;
     let http = gateway.http().patient();
     let ask = || async { http.post("/v1/upgrade", &json!({})).await };
     let (a, b) = tokio::join!(ask(), ask());
@@ -163,12 +167,12 @@ fn child_of(pid: u32) -> Option<u32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_process_that_is_stopped_is_given_up() {
-    let gateway = Gateway::start(Options::new()).await;
+    let gateway = Gateway::start(patient(Options::new())).await;
     let talkers = talkers(&gateway, 20, Duration::from_millis(20)).await;
     everybody_goes_on(&talkers, 2).await;
     let http = gateway.http().patient();
     let asked = tokio::spawn(async move { http.post("/v1/upgrade", &json!({})).await });
-    let child = eventually("a new process", secs(10), || async { child_of(gateway.process_id()) }).await;
+    let child = eventually("a new process", secs(30), || async { child_of(gateway.process_id()) }).await;
     kill(Pid::from_raw(child.cast_signed()), Signal::SIGSTOP).unwrap();
     let reply = asked.await.unwrap();
     assert_eq!(reply.status, 409, "{}", reply.text());
@@ -179,13 +183,13 @@ async fn a_new_process_that_is_stopped_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_process_that_dies_before_the_commit_takes_the_new_one_along() {
-    let mut gateway = Gateway::start(Options::new()).await;
+    let mut gateway = Gateway::start(patient(Options::new())).await;
     let http = gateway.http().patient();
     let asked = tokio::spawn(async move { http.try_post("/v1/upgrade", &json!({})).await });
-    let child = eventually("a new process", secs(10), || async { child_of(gateway.process_id()) }).await;
+    let child = eventually("a new process", secs(30), || async { child_of(gateway.process_id()) }).await;
     gateway.kill();
     assert_eq!(asked.await.unwrap(), None::<Value>);
-    eventually("the new process has ended", secs(10), || async {
+    eventually("the new process has ended", secs(30), || async {
         (!Path::new(&format!("/proc/{child}/exe")).exists()).then_some(())
     })
     .await;
@@ -196,7 +200,7 @@ async fn an_old_process_that_dies_before_the_commit_takes_the_new_one_along() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_few_descriptors_are_found_out() {
-    let gateway = Gateway::start(Options::new()).await;
+    let gateway = Gateway::start(patient(Options::new())).await;
     let talkers = talkers(&gateway, 20, Duration::from_millis(20)).await;
     let limit = |n: u32| {
         let pid = gateway.process_id().to_string();

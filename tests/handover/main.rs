@@ -12,6 +12,7 @@
 mod common;
 
 mod activated;
+mod build;
 mod crossing;
 mod crowd;
 mod failing;

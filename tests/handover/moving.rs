@@ -9,8 +9,8 @@ use tidegate::proto::envelope::Payload;
 
 use crate::common::payload::{delivered, typing};
 use crate::common::raw::Raw;
-use crate::common::{Client, Gateway, Options, Redis, SOON, eventually, secs};
-use crate::talker::{Talker, check, connected};
+use crate::common::{Client, Gateway, Options, Redis, eventually, secs};
+use crate::talker::{Talker, check, connected, patient};
 
 const USERS: i64 = 200;
 
@@ -26,7 +26,7 @@ pub(crate) async fn talkers(gateway: &Gateway, users: i64, pause: Duration) -> V
 /// Waits until each has been answered so often again.
 pub(crate) async fn everybody_goes_on(talkers: &[Talker], times: u64) {
     let before: Vec<u64> = talkers.iter().map(Talker::count).collect();
-    eventually("everybody is answered", secs(30), || async {
+    eventually("everybody is answered", secs(60), || async {
         talkers.iter().zip(&before).all(|(talker, before)| talker.count() >= before + times).then_some(())
     })
     .await;
@@ -35,16 +35,14 @@ pub(crate) async fn everybody_goes_on(talkers: &[Talker], times: u64) {
 /// Hushes all, waits for the last words, and checks each pair.
 pub(crate) async fn settle(talkers: Vec<Talker>) -> u64 {
     talkers.iter().for_each(Talker::hush);
-    let mut last = Vec::new();
-    eventually("the last words", SOON, || {
-        let now: Vec<u64> = talkers.iter().map(Talker::count).collect();
-        let settled = now == last;
-        last = now;
-        async move { settled.then_some(()) }
+    eventually("the last words", secs(60), || async {
+        let has_heard = |a: &Talker, b: &Talker| a.is_answered() && b.heard() >= a.count();
+        talkers
+            .chunks(2)
+            .all(|pair| has_heard(&pair[0], &pair[1]) && has_heard(&pair[1], &pair[0]))
+            .then_some(())
     })
     .await;
-    // What is on its way to the others is there soon.
-    tokio::time::sleep(Duration::from_millis(500)).await;
     let mut all = Vec::new();
     for talker in talkers {
         let user = talker.user;
@@ -59,7 +57,7 @@ pub(crate) async fn settle(talkers: Vec<Talker>) -> u64 {
 }
 
 async fn three_upgrades(options: Options) {
-    let mut gateway = Gateway::start(options).await;
+    let mut gateway = Gateway::start(patient(options)).await;
     let epoch = gateway.http().get("/v1/status").await.json()["epoch"].clone();
     let talkers = talkers(&gateway, USERS, Duration::from_millis(40)).await;
     let mut pids = vec![gateway.process_id()];
@@ -98,12 +96,12 @@ async fn two_hundred_talk_through_three_upgrades_on_redis() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handshake_that_does_not_end_is_asked_to_come_back() {
-    let mut gateway = Gateway::start(Options::new()).await;
+    let mut gateway = Gateway::start(patient(Options::new())).await;
     let talkers = talkers(&gateway, 10, Duration::from_millis(20)).await;
     everybody_goes_on(&talkers, 2).await;
     let mut half = Raw::connect(&gateway).await;
     half.write(b"GET /ws?user=99 HTTP/1.1\r\n").await;
-    eventually("it is accepted", secs(5), || async {
+    eventually("it is accepted", secs(30), || async {
         let metrics = gateway.http().get("/metrics").await.text();
         metrics.contains("tidegate_connections_accepted_total 11").then_some(())
     })
@@ -119,7 +117,7 @@ async fn a_handshake_that_does_not_end_is_asked_to_come_back() {
 
 /// What is asked of a gateway with groups, before and after.
 async fn groups_go_on(options: Options) {
-    let mut gateway = Gateway::start(options).await;
+    let mut gateway = Gateway::start(patient(options)).await;
     let body = json!({"id": "g:team", "members": [1, 2, 3]});
     gateway.http().post("/v1/conversations", &body).await.success();
     let mut members = Vec::new();

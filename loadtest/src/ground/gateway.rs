@@ -53,15 +53,30 @@ impl Linked {
     pub(crate) fn run(&self) -> Result<ExitCode> {
         let config =
             resolve(&self.serve.flags, process_env()).map_err(|errors| anyhow::anyhow!("{errors}"))?;
+        if self.serve.check {
+            return Ok(ExitCode::SUCCESS);
+        }
         install_log(&config.log_filter, config.log_json).map_err(anyhow::Error::msg)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers)
             .enable_all()
             .build()
             .context("runtime")?;
-        let exit = runtime.block_on(async { Gateway::build(config)?.run().await })?;
-        runtime.shutdown_timeout(Duration::from_secs(1));
-        Ok(if matches!(exit, Exit::Stopped) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let handover = self.serve.handover;
+        let exit = runtime.block_on(async {
+            let gateway = if handover { Gateway::take_over(config).await? } else { Gateway::build(config)? };
+            gateway.run().await
+        })?;
+        match exit {
+            // What it held is another process's.
+            Exit::HandedOver => runtime.shutdown_background(),
+            _ => runtime.shutdown_timeout(Duration::from_secs(1)),
+        }
+        Ok(if matches!(exit, Exit::Stopped | Exit::HandedOver) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 }
 
@@ -74,6 +89,8 @@ pub(crate) struct OwnGateway {
     pub(crate) admin: SocketAddr,
     command: process::Command,
     child: Child,
+    /// The process that has taken over from the child, if one has.
+    heir: Option<u32>,
     /// Its data and its log.
     dir: TempDir,
 }
@@ -123,7 +140,7 @@ impl OwnGateway {
             .stderr(log);
         let child = command.spawn().context("starting the gateway")?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway = Self { listen: nowhere, admin: nowhere, command, child, dir };
+        let mut gateway = Self { listen: nowhere, admin: nowhere, command, child, heir: None, dir };
         gateway.wait_ready()?;
         Ok(gateway)
     }
@@ -176,11 +193,21 @@ impl OwnGateway {
 
     /// The process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.heir.unwrap_or_else(|| self.child.id())
+    }
+
+    /// Process `pid` has taken over.
+    pub(super) fn handed_over(&mut self, pid: u32) {
+        // Buried, where it has ended; else with this.
+        let _ = self.child.try_wait();
+        self.heir = Some(pid);
     }
 
     /// Ends the process as a power cut would.
     pub(crate) fn kill(&mut self) {
+        if let Some(heir) = self.heir.take() {
+            let _ = kill(Pid::from_raw(heir.cast_signed()), Signal::SIGKILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

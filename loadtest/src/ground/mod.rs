@@ -166,6 +166,13 @@ impl Side {
         Ok(!self.own.is_empty())
     }
 
+    /// `pid` goes on with what the first gateway was.
+    pub(crate) fn handed_over(&mut self, pid: u32) {
+        if let Some(gateway) = self.own.first_mut() {
+            gateway.handed_over(pid);
+        }
+    }
+
     /// Whether this is the floor.
     pub(crate) const fn is_floor(&self) -> bool {
         self.floor.is_some()

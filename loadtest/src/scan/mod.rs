@@ -52,6 +52,8 @@ pub(crate) enum Seen<'a> {
         /// The reason's number.
         reason: u64,
     },
+    /// The answer to a ping.
+    Pong(&'a [u8]),
     /// The connection is better made anew.
     GoAway,
     /// An opaque payload.

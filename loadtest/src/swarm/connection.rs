@@ -130,6 +130,7 @@ impl Connection {
                     let text = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
                     bail!("closed by the server: {} {text}", code.unwrap_or_default());
                 }
+                10 => sink(Told::Said(Seen::Pong(payload))),
                 _ => {}
             }
             used += header + length;

@@ -154,6 +154,12 @@ impl Swarm {
         self.watch(index)
     }
 
+    /// The ports all clients connect from, by client.
+    pub(crate) fn ports(&self) -> Vec<Option<u16>> {
+        let port = |connection: &Connection| connection.stream.local_addr().ok().map(|from| from.port());
+        self.connections.iter().map(|connection| connection.as_ref().and_then(port)).collect()
+    }
+
     /// Client `index` leaves without a word.
     pub(crate) fn close(&mut self, index: u32) {
         let slot = usize::try_from(index).ok().and_then(|place| self.connections.get_mut(place));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
-use super::engine::{Engine, EngineError};
+use super::engine::{Engine, EngineError, Left};
 use super::staged::{Content, Staged};
 use super::{EmbeddedStore, Shared};
 use crate::store::StoreError;
@@ -59,7 +59,7 @@ pub(super) enum Order {
     Work(Job),
     /// Finish, close, and say so.
     Close(oneshot::Sender<()>),
-    /// The same, but be ready to go on.
+    /// The same, but be ready to go on. Said only of files that are whole.
     Suspend(oneshot::Sender<()>),
     /// Open again, if that was ordered before.
     Resume(oneshot::Sender<()>),
@@ -168,11 +168,7 @@ impl Committer {
                 break close;
             }
             if let Some(done) = suspend {
-                self.sync();
-                self.is_suspended = true;
-                self.failed = None;
-                self.shared.take_engine(READERS);
-                let _ = done.send(());
+                self.suspend(done);
                 continue;
             }
             if self.unsynced.is_some_and(|since| since.elapsed() >= LAZY) {
@@ -182,6 +178,18 @@ impl Committer {
         self.sync();
         self.shared.take_engine(READERS);
         if let Some(done) = closed {
+            let _ = done.send(());
+        }
+    }
+
+    /// Another process is to open the files, if all that was written is known
+    /// to be on disk.
+    fn suspend(&mut self, done: oneshot::Sender<()>) {
+        self.sync();
+        let is_synced = self.shared.is_open() && !self.is_down;
+        self.is_suspended = true;
+        self.failed = None;
+        if self.shared.take_engine(READERS) && is_synced {
             let _ = done.send(());
         }
     }
@@ -268,7 +276,7 @@ impl Committer {
             self.failed = None;
             return;
         }
-        match Engine::open(&self.shared.dir, false) {
+        match Engine::open(&self.shared.dir, Left::Anyhow, false) {
             Ok(engine) => {
                 self.shared.put_engine(engine);
                 self.failed = None;

@@ -3,6 +3,8 @@
 //! The only place that knows which one it is. An error of it is an I/O error
 //! as far as anybody else is concerned.
 
+mod rest;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -31,10 +33,18 @@ const TABLE: u64 = 16 << 20;
 const CACHE: u64 = 16 << 20;
 /// Bytes of journals after which what holds them back is flushed.
 const JOURNALS: u64 = 64 << 20;
-/// One more than what a journal has to hold before the engine begins another.
-const ROLL_MIB: usize = 64;
 /// Longest a commit waits for merging to keep up.
 const BACKPRESSURE: Duration = Duration::from_secs(5);
+
+/// In what state the files were left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Closed a moment ago, by a process that had synced all of it and said
+    /// so.
+    Whole,
+    /// Nobody knows.
+    Anyhow,
+}
 
 /// A row of a key and its value.
 pub(super) type Row = (Vec<u8>, Vec<u8>);
@@ -67,10 +77,12 @@ fn options(memtable: u64) -> KeyspaceCreateOptions {
 }
 
 impl Engine {
-    /// Opens what is in `dir`, or makes it. With `new_lineage` it is another
-    /// history from here on.
-    pub(super) fn open(dir: &Path, new_lineage: bool) -> Result<Self, EngineError> {
-        journal::secure(dir)?;
+    /// Opens what is in `dir`, or makes it, as `state` says. With
+    /// `new_lineage` it is another history from here on.
+    pub(super) fn open(dir: &Path, state: Left, new_lineage: bool) -> Result<Self, EngineError> {
+        if state == Left::Anyhow {
+            journal::secure(dir)?;
+        }
         let database = Database::builder(dir)
             .manual_journal_persist(true)
             .worker_threads(2)
@@ -284,39 +296,6 @@ impl Engine {
     /// Brings everything written so far to disk.
     pub(super) fn sync(&self) -> Result<(), EngineError> {
         Ok(self.database.persist(PersistMode::SyncData)?)
-    }
-
-    /// Makes tables of what is in memory and begins a new journal, so that
-    /// there is little to read back at the next opening, and waits until no
-    /// tables are being merged, which a close would wait for. Writes go on
-    /// meanwhile.
-    pub(super) fn settle(&self, deadline: Duration) -> Result<(), EngineError> {
-        let started = Instant::now();
-        // The engine begins a new journal once the old one is full, so it is
-        // filled.
-        let padding = Slice::from(vec![0; 1 << 20]);
-        for _ in 0..ROLL_MIB {
-            let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-            batch.insert(&self.padding, "padding", padding.clone());
-            batch.commit()?;
-        }
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        batch.remove(&self.padding, "padding");
-        batch.commit()?;
-        let ids = self.ids();
-        let spaces = [&self.messages, &self.state, &self.padding];
-        for space in spaces.into_iter().chain(ids.values()) {
-            space.rotate_memtable()?;
-        }
-        let mut idle = 0;
-        while idle < 10 && started.elapsed() < deadline {
-            let is_busy = self.database.journal_count() > 1
-                || self.database.outstanding_flushes() > 0
-                || self.database.active_compactions() > 0;
-            idle = if is_busy { 0 } else { idle + 1 };
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
     }
 }
 

@@ -80,6 +80,13 @@ pub(super) fn secure(dir: &Path) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// What the last journal of the store in `dir` holds, bytes, as far as the
+/// file system can tell.
+pub(super) fn newest_bytes(dir: &Path) -> Result<u64, EngineError> {
+    let Some((_, path)) = journals(dir)?.pop() else { return Ok(0) };
+    Ok(Journal::open(path)?.data_end(0)?)
+}
+
 /// Whether the store was made; a creation that was cut short is cleared away.
 /// Rows come after the mark that it is done.
 fn is_complete(dir: &Path) -> io::Result<bool> {

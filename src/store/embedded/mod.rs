@@ -47,6 +47,7 @@ use tokio::time::timeout;
 
 use self::append::Entry;
 use self::committer::{Committer, Durability, Job, Order};
+pub(crate) use self::engine::Left;
 use self::engine::{Engine, EngineError};
 use self::shared::Shared;
 use self::staged::Staged;
@@ -55,8 +56,8 @@ use crate::types::{ConversationId, GatewayRef};
 
 /// Longest to wait for the thread, which waits for the disk.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Longest that merging may take to come to rest before a close.
-const SETTLE: Duration = Duration::from_secs(10);
+/// Longest to prepare a close; it ends before it is no longer waited for.
+const SETTLE: Duration = Duration::from_secs(8);
 
 /// The store in a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,10 +79,14 @@ impl EmbeddedStore {
     /// Opens the store in `data_dir`, or makes it; blocks. With `restored`
     /// every conversation begins a new history with its next message. The
     /// receiver ends when the store's thread does.
-    pub(crate) fn open(data_dir: &Path, restored: bool) -> Result<(Self, oneshot::Receiver<()>), OpenError> {
+    pub(crate) fn open(
+        data_dir: &Path,
+        left: Left,
+        restored: bool,
+    ) -> Result<(Self, oneshot::Receiver<()>), OpenError> {
         let dir = engine::place(data_dir);
         let failed = |source| OpenError { dir: dir.display().to_string(), source };
-        let engine = Engine::open(&dir, restored).map_err(failed)?;
+        let engine = Engine::open(&dir, left, restored).map_err(failed)?;
         let shared = Arc::new(Shared::new(dir.clone(), engine));
         let (orders, received) = mpsc::channel();
         let (alive, ended) = oneshot::channel();
@@ -96,11 +101,11 @@ impl EmbeddedStore {
         Ok((Self { shared, orders }, ended))
     }
 
-    /// Shortens the close that is to come, and the opening after it: what is
-    /// in memory becomes tables. Serving goes on meanwhile. Seconds, where
-    /// much was just written.
+    /// Shortens the close that is to come, and the opening after it: where
+    /// much was written since the last time, it becomes tables, which takes
+    /// seconds. Serving goes on meanwhile.
     pub(crate) async fn prepare_close(&self) -> Result<(), StoreError> {
-        self.read(|view| view.engine.settle(SETTLE)).await
+        self.read(|view| view.engine.settle(&view.shared.dir, SETTLE)).await
     }
 
     /// Finishes what was asked for and closes the files. Afterwards nothing is
@@ -113,7 +118,8 @@ impl EmbeddedStore {
     }
 
     /// Finishes what was asked for and closes the files, for another process to
-    /// open; until [`Self::resume`] nothing is answered.
+    /// open as [`Left::Whole`]; until [`Self::resume`] nothing is answered. An
+    /// error where a disk that failed, or a reader, stands against that.
     pub(crate) async fn suspend(&self) -> Result<(), StoreError> {
         self.order(Order::Suspend).await
     }

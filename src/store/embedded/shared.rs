@@ -42,15 +42,18 @@ impl Shared {
     }
 
     /// Closes the files, once whoever reads is done; after `deadline` they are
-    /// closed by the last reader.
-    pub(super) fn take_engine(&self, deadline: Duration) {
-        let Some(mut engine) = self.engine.write().take() else { return };
+    /// closed by the last reader. Whether they are closed.
+    pub(super) fn take_engine(&self, deadline: Duration) -> bool {
+        let Some(mut engine) = self.engine.write().take() else { return true };
         self.heads.clear();
         let started = Instant::now();
         loop {
             match Arc::try_unwrap(engine) {
-                Ok(engine) => return drop(engine),
-                Err(_) if started.elapsed() > deadline => return,
+                Ok(engine) => {
+                    drop(engine);
+                    return true;
+                }
+                Err(_) if started.elapsed() > deadline => return false,
                 Err(shared) => engine = shared,
             }
             std::thread::sleep(Duration::from_millis(1));

@@ -7,6 +7,7 @@ use super::rows::{self, Identity, Space};
 use super::*;
 use crate::store::{History, Keep, MemberChange, Retention, Role, Span};
 use crate::types::{UserId, unix_ms};
+use crate::wire::pb::push::Content;
 use crate::wire::pb::{Direction, Push};
 
 fn user(id: i64) -> UserId {
@@ -14,7 +15,7 @@ fn user(id: i64) -> UserId {
 }
 
 fn open(dir: &Path) -> EmbeddedStore {
-    EmbeddedStore::open(dir, false).unwrap().0
+    EmbeddedStore::open(dir, Left::Anyhow, false).unwrap().0
 }
 
 fn message(conversation: &ConversationId, id: &str) -> Append {
@@ -99,10 +100,11 @@ async fn reopen(store: &EmbeddedStore, dir: &Path) -> EmbeddedStore {
 }
 
 #[tokio::test]
-async fn a_prepared_close_leaves_no_journal_to_read_back() {
+async fn a_prepared_close_leaves_no_long_journal_to_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    append(&store, &ConversationId::between(user(1), user(2)), "a").await;
+    let pair = ConversationId::between(user(1), user(2));
+    append(&store, &pair, "a").await;
     let journals = || {
         let files = std::fs::read_dir(engine::place(dir.path())).unwrap();
         let paths = files.map(|file| file.unwrap().path());
@@ -110,8 +112,22 @@ async fn a_prepared_close_leaves_no_journal_to_read_back() {
     };
     let before = journals();
     store.prepare_close().await.unwrap();
+    assert_eq!(journals(), before, "it is short");
+    for n in 0..5 {
+        let mut long = message(&pair, &n.to_string());
+        long.push.content = Some(Content::TextContent("x".repeat(1 << 20)));
+        assert!(matches!(store.append(&[&long]).await.outcomes[..], [Ok(Appended::Stored { .. })]));
+    }
+    store.prepare_close().await.unwrap();
     let after = journals();
     assert!(after.len() == 1 && after != before, "{before:?} {after:?}");
+    store.suspend().await.unwrap();
+    let next = EmbeddedStore::open(dir.path(), Left::Whole, false).unwrap().0;
+    let page = next.page(&pair, all()).await.unwrap();
+    assert!(page.top >= 6, "{page:?}");
+    next.close().await;
+    store.resume().await.unwrap();
+    append(&store, &pair, "b").await;
     store.close().await;
 }
 
@@ -122,7 +138,7 @@ async fn brought_back_from_a_backup_it_is_another_history() {
     let store = open(dir.path());
     let Appended::Stored { epoch, .. } = append(&store, &pair, "a").await else { panic!() };
     store.close().await;
-    let store = EmbeddedStore::open(dir.path(), true).unwrap().0;
+    let store = EmbeddedStore::open(dir.path(), Left::Anyhow, true).unwrap().0;
     assert_eq!(store.page(&pair, all()).await.unwrap().epoch, epoch, "until something is appended");
     let Appended::Stored { seq: 2, epoch: raised } = append(&store, &pair, "b").await else { panic!() };
     assert!(raised > epoch);
@@ -135,7 +151,7 @@ async fn brought_back_from_a_backup_it_is_another_history() {
 async fn what_cannot_be_opened_says_where_and_why() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let twice = EmbeddedStore::open(dir.path(), false).unwrap_err().to_string();
+    let twice = EmbeddedStore::open(dir.path(), Left::Anyhow, false).unwrap_err().to_string();
     assert!(twice.contains("another process"), "{twice}");
     store
         .write(Durability::Synced, true, |staged| {
@@ -146,15 +162,15 @@ async fn what_cannot_be_opened_says_where_and_why() {
         .await
         .unwrap();
     store.close().await;
-    let newer = EmbeddedStore::open(dir.path(), false).unwrap_err().to_string();
+    let newer = EmbeddedStore::open(dir.path(), Left::Anyhow, false).unwrap_err().to_string();
     assert!(newer.contains("newer version (layout 99"), "{newer}");
     assert!(newer.contains(&dir.path().display().to_string()), "{newer}");
     let mark = engine::place(dir.path()).join("version");
     std::fs::write(mark, b"FJL\x04").unwrap();
-    let foreign = EmbeddedStore::open(dir.path(), false).unwrap_err().to_string();
+    let foreign = EmbeddedStore::open(dir.path(), Left::Anyhow, false).unwrap_err().to_string();
     assert!(foreign.contains("another version of the storage engine"), "{foreign}");
     let file = tempfile::NamedTempFile::new().unwrap();
-    let no_dir = EmbeddedStore::open(file.path(), false).unwrap_err().to_string();
+    let no_dir = EmbeddedStore::open(file.path(), Left::Anyhow, false).unwrap_err().to_string();
     assert!(no_dir.contains(&file.path().display().to_string()), "{no_dir}");
 }
 

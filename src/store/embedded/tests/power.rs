@@ -146,7 +146,7 @@ async fn damage_to_what_was_synced_is_not_taken_for_the_end() {
     let epoch = store.page(&pair(), all()).await.unwrap().epoch;
     store.close().await;
     let bytes = |journal: &Path| std::fs::read(journal).unwrap();
-    let refused = |dir: &Path| EmbeddedStore::open(dir, false).unwrap_err().to_string();
+    let refused = |dir: &Path| EmbeddedStore::open(dir, Left::Anyhow, false).unwrap_err().to_string();
     let damage = |dir: &Path, at: usize| {
         let journal = last_journal(dir);
         let file = std::fs::File::options().write(true).open(&journal).unwrap();
@@ -163,7 +163,7 @@ async fn damage_to_what_was_synced_is_not_taken_for_the_end() {
     assert!(bytes(&journal) == content, "nothing was touched");
     // As the error says.
     std::fs::write(&journal, &content[..ends[1]]).unwrap();
-    let store = EmbeddedStore::open(damaged.path(), true).unwrap().0;
+    let store = EmbeddedStore::open(damaged.path(), Left::Anyhow, true).unwrap().0;
     assert_eq!(seqs(&store).await, [1, 2]);
     let again = store.append(&[&long(2)]).await.outcomes.remove(0).unwrap();
     assert!(matches!(again, Appended::Stored { seq: 3, epoch: raised } if raised > epoch), "{again:?}");
