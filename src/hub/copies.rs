@@ -161,17 +161,11 @@ impl Outbox {
     }
 
     /// Moves to another place, if it is still at `from`.
-    pub(crate) fn move_place(
-        &self,
-        conversation: &ConversationId,
-        from: &Place,
-        to: (u64, i64, i64),
-    ) -> bool {
+    pub(crate) fn move_place(&self, conversation: &ConversationId, from: &Place, to: &Place) -> bool {
         let mut state = self.state.lock();
         let there = state.places.get(conversation) == Some(*from);
         if there {
-            let (epoch, seq, id) = to;
-            state.places.move_on(conversation, from, &Place::new(conversation, epoch, seq, id));
+            state.places.move_on(conversation, from, to);
         }
         there
     }
@@ -182,7 +176,7 @@ impl Outbox {
         let mut state = self.state.lock();
         let new = !state.opening && !state.places.is_listed(conversation);
         if new {
-            state.places.set(conversation, epoch, seq, id);
+            state.places.set(&Place::new(conversation, epoch, seq, id));
         }
         new
     }
