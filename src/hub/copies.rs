@@ -84,6 +84,7 @@ impl Outbox {
     /// Offers a copy; `own` = the client sent it itself over this connection,
     /// and needs no copy unless it was told to forget what it had.
     pub(crate) fn offer(&self, frame: &Frame, own: bool, limits: OutboxLimits) -> Offered {
+        let key = frame.mark.as_ref().map_or(0, |mark| mark.conversation.key());
         let mut state = self.state.lock();
         if state.is_over() {
             drop(state);
@@ -91,7 +92,7 @@ impl Outbox {
             metrics().copies_dropped_closed.increment(1);
             return Offered::Gone;
         }
-        match state.judge(frame, own) {
+        match state.judge(frame, key, own) {
             Some(offered) => offered,
             None => {
                 metrics().copies_enqueued.increment(1);
@@ -201,11 +202,11 @@ impl Outbox {
 
 impl State {
     /// Whether a copy is to be written; if so it counts as handed over
-    /// (`None`). Otherwise, what becomes of it.
-    pub(super) fn judge(&mut self, frame: &Frame, own: bool) -> Option<Offered> {
+    /// (`None`). Otherwise, what becomes of it. `key` is that of its conversation.
+    pub(super) fn judge(&mut self, frame: &Frame, key: u64, own: bool) -> Option<Offered> {
         let own = own && frame.mark.as_ref().is_some_and(|mark| self.places.has_ack(mark));
         if let Some(mark) = frame.mark.as_ref().filter(|_| !self.opening) {
-            match self.places.offer(mark, own) {
+            match self.places.offer_by(key, mark, own) {
                 Verdict::Next => {}
                 Verdict::Stale => return Some(Offered::Stale),
                 Verdict::Pulling => return Some(Offered::Pulling),
