@@ -7,7 +7,7 @@ use crate::hub::{
     CarriedOutbox, CarriedRoom, CarriedTimes, Class, Ending, Frame, HeldConnection, OutboxLimits, Peer,
     PeerIdentity, Room,
 };
-use crate::message::{CarriedPlaces, Mark, Place, Pulling};
+use crate::message::{CarriedPlaces, Mark, Place, Pulling, id_check};
 use crate::telemetry::FrameKind;
 use crate::types::{CloseReason, ConnId, ConversationId, DeviceId, UserId};
 use crate::wire::pb::{
@@ -141,11 +141,13 @@ fn to_frame(frame: HandoverFrame) -> Result<Frame, HandoverError> {
 }
 
 const fn of_place(place: &Place) -> HandoverPlace {
-    HandoverPlace { key: place.key, epoch: place.epoch, seq: place.seq, id: place.id }
+    HandoverPlace { key: place.key, epoch: place.epoch, seq: place.seq, id: 0, id_check: place.id }
 }
 
+/// Older builds write the whole id, and take none for an unknown one.
 const fn to_place(place: &HandoverPlace) -> Place {
-    Place { key: place.key, epoch: place.epoch, seq: place.seq, id: place.id }
+    let id = if place.id_check == 0 { id_check(place.id) } else { place.id_check };
+    Place { key: place.key, epoch: place.epoch, seq: place.seq, id }
 }
 
 fn of_pulling(pulling: &Pulling) -> HandoverPulling {

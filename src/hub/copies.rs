@@ -84,6 +84,7 @@ impl Outbox {
     /// Offers a copy; `own` = the client sent it itself over this connection,
     /// and needs no copy unless it was told to forget what it had.
     pub(crate) fn offer(&self, frame: &Frame, own: bool, limits: OutboxLimits) -> Offered {
+        let key = frame.mark.as_ref().map_or(0, |mark| mark.conversation.key());
         let mut state = self.state.lock();
         if state.is_over() {
             drop(state);
@@ -91,7 +92,7 @@ impl Outbox {
             metrics().copies_dropped_closed.increment(1);
             return Offered::Gone;
         }
-        match state.judge(frame, own) {
+        match state.judge(frame, key, own) {
             Some(offered) => offered,
             None => {
                 metrics().copies_enqueued.increment(1);
@@ -161,17 +162,11 @@ impl Outbox {
     }
 
     /// Moves to another place, if it is still at `from`.
-    pub(crate) fn move_place(
-        &self,
-        conversation: &ConversationId,
-        from: &Place,
-        to: (u64, i64, i64),
-    ) -> bool {
+    pub(crate) fn move_place(&self, conversation: &ConversationId, from: &Place, to: &Place) -> bool {
         let mut state = self.state.lock();
         let there = state.places.get(conversation) == Some(*from);
         if there {
-            let (epoch, seq, id) = to;
-            state.places.move_on(conversation, from, &Place::new(conversation, epoch, seq, id));
+            state.places.move_on(conversation, from, to);
         }
         there
     }
@@ -182,7 +177,7 @@ impl Outbox {
         let mut state = self.state.lock();
         let new = !state.opening && !state.places.is_listed(conversation);
         if new {
-            state.places.set(conversation, epoch, seq, id);
+            state.places.set(&Place::new(conversation, epoch, seq, id));
         }
         new
     }
@@ -207,11 +202,11 @@ impl Outbox {
 
 impl State {
     /// Whether a copy is to be written; if so it counts as handed over
-    /// (`None`). Otherwise, what becomes of it.
-    pub(super) fn judge(&mut self, frame: &Frame, own: bool) -> Option<Offered> {
+    /// (`None`). Otherwise, what becomes of it. `key` is that of its conversation.
+    pub(super) fn judge(&mut self, frame: &Frame, key: u64, own: bool) -> Option<Offered> {
         let own = own && frame.mark.as_ref().is_some_and(|mark| self.places.has_ack(mark));
         if let Some(mark) = frame.mark.as_ref().filter(|_| !self.opening) {
-            match self.places.offer(mark, own) {
+            match self.places.offer_by(key, mark, own) {
                 Verdict::Next => {}
                 Verdict::Stale => return Some(Offered::Stale),
                 Verdict::Pulling => return Some(Offered::Pulling),

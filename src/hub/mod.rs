@@ -23,6 +23,7 @@ mod registry;
 mod room;
 mod rooms;
 mod run;
+mod seat;
 mod standing;
 mod tail;
 
@@ -35,3 +36,4 @@ pub(crate) use peer::{Peer, PeerIdentity};
 pub(crate) use registry::{Hub, Registered};
 pub(crate) use room::{CarriedRoom, Room, Turn};
 pub(crate) use run::{Fanned, MAX_RUN, Run};
+pub(crate) use seat::Seat;

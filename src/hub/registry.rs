@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -74,6 +74,7 @@ pub(crate) enum Registered {
 pub(crate) struct Hub {
     users: DashMap<UserId, Devices, foldhash::fast::RandomState>,
     connections: AtomicUsize,
+    regroupings: AtomicU64,
     limits: OutboxLimits,
     /// Groups with members online here.
     pub(crate) rooms: Rooms,
@@ -93,6 +94,7 @@ impl Hub {
         Self {
             users,
             connections: AtomicUsize::new(0),
+            regroupings: AtomicU64::new(0),
             limits,
             rooms: Rooms::default(),
             gaps: Gaps::default(),
@@ -112,6 +114,12 @@ impl Hub {
         self.users.len()
     }
 
+    /// How often somebody who was here already has connected or left a device.
+    #[must_use]
+    pub(crate) fn regroupings(&self) -> u64 {
+        self.regroupings.load(Ordering::Acquire)
+    }
+
     /// Everybody with a live connection, in order.
     #[must_use]
     pub(crate) fn everybody(&self) -> Vec<UserId> {
@@ -129,8 +137,10 @@ impl Hub {
     /// Makes a connection reachable. Of two connections of one device the one
     /// bound later stays, by the store's clock where both have it.
     pub(crate) fn register(&self, peer: &Arc<Peer>) -> Registered {
+        let mut was_here = true;
         let outcome = match self.users.entry(peer.identity.user) {
             Entry::Vacant(vacant) => {
+                was_here = false;
                 vacant.insert(Devices::One(Arc::clone(peer)));
                 Registered::New
             }
@@ -152,6 +162,7 @@ impl Hub {
                 }
             }
         };
+        self.regroupings.fetch_add(u64::from(was_here), Ordering::AcqRel);
         if matches!(outcome, Registered::New) {
             self.count(1);
         }
@@ -161,12 +172,15 @@ impl Hub {
     /// Takes a connection out; harmless when it was replaced already.
     pub(crate) fn remove(&self, peer: &Arc<Peer>) {
         let mut removed = false;
+        let mut is_here = false;
         if let Entry::Occupied(mut occupied) = self.users.entry(peer.identity.user) {
             removed = occupied.get().as_slice().iter().any(|p| Arc::ptr_eq(p, peer));
-            if removed && occupied.get_mut().remove(peer) {
+            is_here = !removed || !occupied.get_mut().remove(peer);
+            if !is_here {
                 occupied.remove();
             }
         }
+        self.regroupings.fetch_add(u64::from(is_here), Ordering::AcqRel);
         if removed {
             self.count(-1);
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::seat::Seating;
 use super::tail::Tail;
 use crate::message::Mark;
 use crate::types::{ConversationId, GatewayRef, UserId};
@@ -16,14 +17,14 @@ use crate::types::{ConversationId, GatewayRef, UserId};
 pub(crate) struct Room {
     /// Which.
     pub conversation: ConversationId,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 /// A member online here.
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+pub(super) struct Entry {
     /// He sees what has a larger seq.
-    since: i64,
+    pub(super) since: i64,
     /// The state of the group he was taken in at.
     mver: u64,
     /// When he was taken in, counted.
@@ -35,11 +36,13 @@ struct Entry {
 pub(crate) type Turn = u64;
 
 #[derive(Debug, Default)]
-struct State {
-    members: BTreeMap<UserId, Entry>,
+pub(super) struct State {
+    pub(super) members: BTreeMap<UserId, Entry>,
+    /// Of these, if they were looked up since one of them changed.
+    pub(super) seating: Option<Seating>,
     turns: Turn,
     /// The oldest state of the group that any of these entries is of.
-    mver: u64,
+    pub(super) mver: u64,
     /// Gateways with a member online, as last heard, and when.
     gateways: (Vec<GatewayRef>, u64),
     /// Epoch and seq of the newest message that was to be delivered here.
@@ -80,6 +83,9 @@ impl Room {
     pub(super) fn is_left(&self, now_ms: u64) -> bool {
         let mut state = self.state.lock();
         let idle = now_ms.saturating_sub(state.used) >= IDLE_MS;
+        if now_ms.saturating_sub(state.pace.0.saturating_mul(1_000)) >= IDLE_MS {
+            state.seating = None;
+        }
         if idle && !state.tail.is_empty() {
             state.tail = Tail::default();
             state.used = now_ms;
@@ -98,7 +104,7 @@ impl Room {
         state.mver = if state.members.is_empty() { mver } else { state.mver.min(mver) };
         state.turns += 1;
         let turn = state.turns;
-        state.members.insert(user, Entry { since, mver, turn }).is_none()
+        state.members_mut().insert(user, Entry { since, mver, turn }).is_none()
     }
 
     /// The change `mver`, about these users, is applied; it is not where there
@@ -192,13 +198,13 @@ impl Room {
         state.mver = later.map(|entry| entry.mver).min().map_or(mver, |oldest| oldest.min(mver));
         let mut out = Vec::new();
         for (user, turn, since) in entries {
-            let Some(known) = state.members.get_mut(user).filter(|known| known.turn == *turn) else {
+            let Some(known) = state.members_mut().get_mut(user).filter(|known| known.turn == *turn) else {
                 continue;
             };
             match since {
                 Some(since) => known.since = *since,
                 None => {
-                    state.members.remove(user);
+                    state.members_mut().remove(user);
                     out.push(*user);
                 }
             }
@@ -211,7 +217,7 @@ impl Room {
         let mut state = self.state.lock();
         let same = state.members.get(&user).is_some_and(|entry| entry.turn == turn);
         if same {
-            state.members.remove(&user);
+            state.members_mut().remove(&user);
         }
         same
     }
@@ -220,8 +226,10 @@ impl Room {
     /// hub before he is taken in.
     pub(crate) fn leave_unless(&self, user: UserId, is_here: impl FnOnce() -> bool) {
         let mut state = self.state.lock();
+        // One of his connections may have gone also where he has another one.
+        let members = state.members_mut();
         if !is_here() {
-            state.members.remove(&user);
+            members.remove(&user);
         }
     }
 
@@ -292,6 +300,14 @@ impl Room {
     #[must_use]
     pub(crate) fn tail(&self, from: i64) -> Option<Vec<(Arc<Mark>, Bytes)>> {
         self.state.lock().tail.from(from)
+    }
+}
+
+impl State {
+    /// To be changed.
+    fn members_mut(&mut self) -> &mut BTreeMap<UserId, Entry> {
+        self.seating = None;
+        &mut self.members
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) const MAX_RUN: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Run {
     messages: Vec<Held>,
+    /// Of their conversation.
+    key: u64,
     /// All of them, for the many who get all of them: one buffer costs the
     /// kernel half of what eight cost it.
     joined: Bytes,
@@ -38,7 +40,9 @@ impl Run {
             [one] => one.frame.bytes.clone(),
             many => many.iter().map(|held| held.frame.bytes.as_ref()).collect::<Vec<_>>().concat().into(),
         };
-        Self { messages, joined }
+        let key = messages.first().and_then(|held| held.frame.mark.as_ref());
+        let key = key.map_or(0, |mark| mark.conversation.key());
+        Self { messages, key, joined }
     }
 
     /// Them.
@@ -141,7 +145,7 @@ impl Outbox {
         let mut fresh = [None; MAX_RUN];
         let mut count = 0;
         for (index, held) in run.messages.iter().enumerate().filter(|(_, held)| visible(held)) {
-            match state.judge(&held.frame, own(held)) {
+            match state.judge(&held.frame, run.key, own(held)) {
                 Some(offered) => fanned.note(index, offered),
                 None => {
                     if let Some(slot) = fresh.get_mut(count) {

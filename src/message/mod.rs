@@ -8,6 +8,7 @@
 
 mod draft;
 mod holdings;
+mod ledger;
 mod mark;
 mod place;
 mod places;
@@ -16,7 +17,7 @@ mod snowflake;
 
 pub(crate) use draft::{Draft, DraftError};
 pub(crate) use mark::{Mark, message_id};
-pub(crate) use place::{Place, Verdict};
+pub(crate) use place::{Place, Verdict, id_check};
 pub(crate) use places::{CarriedPlaces, Places, Pulling};
 pub(crate) use proof::{Proof, prove};
 pub(crate) use snowflake::{IdSource, MAX_NODE};

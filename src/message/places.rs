@@ -9,6 +9,8 @@ mod carried;
 pub(crate) use carried::CarriedPlaces;
 
 use super::holdings::Holdings;
+use super::ledger::Ledger;
+use super::place::id_check;
 use super::{Mark, Place, Verdict};
 use crate::types::ConversationId;
 
@@ -32,8 +34,7 @@ pub(crate) struct Pulling {
 /// The places of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    /// By key.
-    list: Vec<Place>,
+    list: Ledger,
     /// A conversation that is not listed had no message when the connection
     /// began.
     complete: bool,
@@ -52,51 +53,41 @@ impl Places {
         places.reverse();
         places.dedup_by_key(|place| place.key);
         places.reverse();
-        places.shrink_to_fit();
-        self.list = places;
-        self.complete = complete;
-    }
-
-    fn find(&self, conversation: &ConversationId) -> Result<usize, usize> {
-        self.list.binary_search_by_key(&conversation.key(), |place| place.key)
+        self.list = Ledger::of(&places);
+        self.complete = complete && self.list.len() == places.len();
     }
 
     /// Whether something is known of this very conversation.
     #[must_use]
     pub(crate) fn is_listed(&self, conversation: &ConversationId) -> bool {
-        self.find(conversation).is_ok()
+        self.list.get(conversation.key()).is_some()
     }
 
     /// The last message it was given; `None` = not known.
     #[must_use]
     pub(crate) fn get(&self, conversation: &ConversationId) -> Option<Place> {
-        match self.find(conversation) {
-            Ok(at) => self.list.get(at).copied(),
+        self.at(conversation.key(), conversation)
+    }
+
+    fn at(&self, key: u64, conversation: &ConversationId) -> Option<Place> {
+        match self.list.get(key) {
             // What a group held before its user joined is none of his.
-            Err(_) if self.complete && !conversation.is_group() => Some(Place::new(conversation, 0, 0, 0)),
-            Err(_) => None,
+            None if self.complete && !conversation.is_group() => Some(Place { key, epoch: 0, seq: 0, id: 0 }),
+            known => known,
         }
     }
 
     /// Moves there, forwards or backwards.
-    pub(crate) fn set(&mut self, conversation: &ConversationId, epoch: u64, seq: i64, id: i64) {
-        let place = Place::new(conversation, epoch, seq, id);
-        match self.find(conversation) {
-            Ok(at) => {
-                if let Some(known) = self.list.get_mut(at) {
-                    *known = place;
-                }
-            }
-            Err(_) if self.list.len() >= MAX_PLACES => self.complete = false,
-            Err(at) => self.list.insert(at, place),
+    pub(crate) fn set(&mut self, place: &Place) {
+        let full = self.list.len() >= MAX_PLACES;
+        if !self.list.put(place, !full) {
+            self.complete = false;
         }
     }
 
     /// Forgets a conversation that the user is no longer in.
     pub(crate) fn forget(&mut self, conversation: &ConversationId) {
-        if let Ok(at) = self.find(conversation) {
-            self.list.remove(at);
-        }
+        self.list.remove(conversation.key());
         self.holdings.forget(conversation.key());
         self.stop_pulling(conversation);
     }
@@ -104,15 +95,21 @@ impl Places {
     /// Judges a message, and moves behind it if it is the next one; `own` = the
     /// client has its ack.
     pub(crate) fn offer(&mut self, mark: &Mark, own: bool) -> Verdict {
+        self.offer_by(mark.conversation.key(), mark, own)
+    }
+
+    /// The same with the key of its conversation, for whoever offers one
+    /// message to many.
+    pub(crate) fn offer_by(&mut self, key: u64, mark: &Mark, own: bool) -> Verdict {
         if let Some(pulling) = self.pulling_mut(&mark.conversation) {
             (pulling.epoch, pulling.top) = (pulling.epoch, pulling.top).max((mark.epoch, mark.seq));
             return Verdict::Pulling;
         }
-        let place = self.get(&mark.conversation);
+        let place = self.at(key, &mark.conversation);
         let verdict = place.map_or(Verdict::Next, |place| place.judge(mark));
         // Its acknowledgement says nothing of what came before.
         if verdict == Verdict::Next && !(own && place.is_none()) {
-            self.set(&mark.conversation, mark.epoch, mark.seq, mark.id);
+            self.set(&Place { key, epoch: mark.epoch, seq: mark.seq, id: id_check(mark.id) });
         }
         verdict
     }
@@ -127,7 +124,7 @@ impl Places {
         // for a hint, and the ack does not.
         self.holdings.add(Place::behind(mark));
         if place.is_some_and(|place| place.judge(mark) == Verdict::Next) {
-            self.set(&mark.conversation, mark.epoch, mark.seq, mark.id);
+            self.set(&Place::behind(mark));
         }
         place.is_some_and(|place| place.seq > 0 && mark.epoch < place.epoch)
     }
@@ -154,7 +151,7 @@ impl Places {
         let with_it: Vec<Place> =
             self.holdings.of(conversation.key()).filter(|held| from.is_behind(held)).collect();
         with_it.iter().for_each(|held| self.holdings.proved(held, to.epoch));
-        self.set(conversation, to.epoch, to.seq, to.id);
+        self.set(to);
     }
 
     /// Whether the client has the ack of this message of its own, as far as is
@@ -228,7 +225,7 @@ impl Places {
             // The client is told as much.
             (pulling.epoch, pulling.top) = (pulling.epoch, pulling.top).max((to.epoch, to.seq));
         }
-        self.set(conversation, to.epoch, to.seq, to.id);
+        self.set(to);
     }
 
     /// The newest message known of in a conversation to be pulled, epoch and
@@ -262,7 +259,7 @@ impl Places {
             }
         }
         self.holdings.passed(&Place::behind(mark));
-        self.set(&mark.conversation, mark.epoch, mark.seq, mark.id);
+        self.set(&Place::behind(mark));
         true
     }
 

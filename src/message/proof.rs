@@ -1,6 +1,7 @@
 //! Whether a place is of the history that a log holds. Pure.
 
 use super::Place;
+use super::place::id_check;
 
 /// How a place fits a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub(crate) fn prove(place: &Place, log_epoch: u64, top: i64, at: Option<i64>) ->
     match at {
         _ if place.seq == 0 => Proof::Valid,
         _ if place.seq > top => Proof::Beyond,
-        Some(id) if place.id == id => Proof::Valid,
+        Some(id) if place.id == id_check(id) => Proof::Valid,
         Some(_) if place.id == 0 && same_epoch => Proof::Valid,
         Some(_) => Proof::OtherMessage,
         None if same_epoch => Proof::Valid,

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Ports;
-use crate::hub::{Fanned, Held, Hub, MAX_RUN, Offered, Room, Run};
+use crate::hub::{Fanned, Held, MAX_RUN, Offered, Room, Run, Seat};
 use crate::message::Place;
 use crate::telemetry::HintCause;
-use crate::types::{UserId, monotonic_ms};
+use crate::types::monotonic_ms;
 
 /// Bytes after which a run ends: what one connection may get at once.
 const RUN_BYTES: usize = 256 * 1024;
@@ -37,7 +37,7 @@ impl Ports {
         let mut reached = 0;
         for run in runs(messages) {
             let fan_out = FanOut::begin(self, room, run);
-            let shares = workers.min(fan_out.members.len() / SHARE).max(1);
+            let shares = workers.min(fan_out.seats.len() / SHARE).max(1);
             let others: Vec<_> =
                 (1..shares).map(|index| tokio::spawn(fan_out.share(index, shares).whole())).collect();
             let mut fanned = vec![fan_out.share(0, shares).whole().await];
@@ -75,7 +75,7 @@ struct FanOut<'a> {
     run: Arc<Run>,
     /// What the members are told of behind that, to come for it.
     busy: Vec<Held>,
-    members: Arc<[(UserId, i64)]>,
+    seats: Arc<[Seat]>,
 }
 
 impl<'a> FanOut<'a> {
@@ -88,19 +88,19 @@ impl<'a> FanOut<'a> {
         messages.iter().filter_map(|held| held.frame.mark.as_ref()).for_each(|mark| room.hear(mark));
         let mver = messages.iter().map(|held| held.mver).max().unwrap_or(0);
         let (mut run, mut busy) = (Vec::with_capacity(messages.len()), Vec::new());
-        let (known, members) = match room.members_at(mver) {
-            Some(members) => (messages, members),
+        let (known, seats) = match room.seats_at(mver, &ports.hub) {
+            Some(seats) => (messages, seats),
             None => {
                 for held in messages {
                     ports.hub.gaps.note(&room.conversation, now_ms, Some(held.clone()));
                 }
-                (Default::default(), Vec::new())
+                (Default::default(), Arc::default())
             }
         };
         for held in known {
             let Some(mark) = &held.frame.mark else { continue };
             let rate = room.count(now_ms);
-            let hot = rate > ports.groups.push_rate || members.len() > ports.groups.push_members;
+            let hot = rate > ports.groups.push_rate || seats.len() > ports.groups.push_members;
             if hot || !busy.is_empty() {
                 room.keep(mark, &held.frame.bytes, now_ms);
                 busy.push(held.clone());
@@ -109,18 +109,16 @@ impl<'a> FanOut<'a> {
                 run.push(held.clone());
             }
         }
-        Self { ports, room, run: Arc::new(Run::new(run)), busy, members: members.into() }
+        Self { ports, room, run: Arc::new(Run::new(run)), busy, seats }
     }
 
     /// One of `shares` of the members.
     fn share(&self, index: usize, shares: usize) -> Share {
-        let many = if self.run.messages().is_empty() { 0 } else { self.members.len() };
+        let many = if self.run.messages().is_empty() { 0 } else { self.seats.len() };
         let bound = |index: usize| many * index / shares.max(1);
         Share {
-            hub: Arc::clone(&self.ports.hub),
-            room: Arc::clone(self.room),
             run: Arc::clone(&self.run),
-            members: Arc::clone(&self.members),
+            seats: Arc::clone(&self.seats),
             left: bound(index)..bound(index + 1),
             fanned: Fanned::default(),
         }
@@ -152,11 +150,11 @@ impl<'a> FanOut<'a> {
         let mut told = 0;
         // Who was quick has come for it already.
         let came = |place: Place| (place.epoch, place.seq) >= (mark.epoch, mark.seq);
-        for (user, _) in self.members.iter().filter(|(_, since)| *since < mark.seq) {
-            for peer in self.ports.hub.peers(*user) {
+        for seat in self.seats.iter().filter(|seat| seat.since < mark.seq) {
+            for peer in seat.peers() {
                 let has = |offered| matches!(offered, Offered::Taken | Offered::Stale);
                 let known = peer.outbox.place(&mark.conversation).is_some_and(came);
-                if known || held.is_own(&peer) && has(peer.offer(frame, true)) {
+                if known || held.is_own(peer) && has(peer.offer(frame, true)) {
                     continue;
                 }
                 let delay = if spread == 0 { 0 } else { fastrand::u32(0..spread) };
@@ -171,10 +169,8 @@ impl<'a> FanOut<'a> {
 /// Some of the members of a fan-out, in steps: many members are many system
 /// calls, and others want the thread, too.
 struct Share {
-    hub: Arc<Hub>,
-    room: Arc<Room>,
     run: Arc<Run>,
-    members: Arc<[(UserId, i64)]>,
+    seats: Arc<[Seat]>,
     left: Range<usize>,
     fanned: Fanned,
 }
@@ -189,18 +185,15 @@ impl Share {
 
     /// Goes on with at most so many members; returns whether there are more.
     fn step(&mut self, most: usize) -> bool {
-        let Self { hub, room, run, members, left, fanned } = self;
+        let Self { run, seats, left, fanned } = self;
         let end = left.start.saturating_add(most).min(left.end);
-        for (user, since) in members.get(left.start..end).unwrap_or_default() {
-            match hub.devices(*user) {
-                Some(devices) => {
-                    devices.as_slice().iter().for_each(|peer| peer.offer_run(run, *since, fanned));
-                }
-                // He left while he was taken in.
-                None => room.leave_unless(*user, || hub.has(*user)),
-            }
+        for seat in seats.get(left.start..end).unwrap_or_default() {
+            seat.peers().iter().for_each(|peer| peer.offer_run(run, seat.since, fanned));
         }
         left.start = end;
         left.start < left.end
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,11 @@ impl Ports {
         except: Option<&Arc<Peer>>,
     ) -> Vec<u64> {
         let mut early = Early::default();
-        let taken = users.iter().map(|user| early.offer(&self.hub.peers(*user), frame, except)).collect();
+        let mut offer = |user: &UserId| {
+            let devices = self.hub.devices(*user);
+            devices.map_or(0, |devices| early.offer(devices.as_slice(), frame, except))
+        };
+        let taken = users.iter().map(&mut offer).collect();
         self.wait_behind(&early, frame, except, 0);
         taken
     }

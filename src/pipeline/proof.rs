@@ -5,7 +5,7 @@ use crate::store::{Page, Store, StoreError};
 use crate::telemetry::{ResyncCause, metrics};
 use crate::types::ConversationId;
 use crate::wire::error;
-use crate::wire::pb::{Error, ErrorCode, Position};
+use crate::wire::pb::{Error, ErrorCode, Position, Push};
 
 /// Proves a place against a forward page that begins at it or before; `None`
 /// = the page does not reach it.
@@ -22,6 +22,17 @@ pub(super) fn prove_against(place: &Place, page: &Page) -> Option<Proof> {
     let at = at.map(|message| message_id(&message.server_msg_id));
     // Still there, but not of this page: it is older than what was read.
     Some(prove(place, page.epoch, page.top, at))
+}
+
+/// The same of a position that a client names, by the whole id: a place keeps
+/// less of it.
+pub(super) fn prove_named(place: &Place, id: i64, page: &Page) -> Option<Proof> {
+    let other = |push: &Push| push.seq == place.seq && id != 0 && message_id(&push.server_msg_id) != id;
+    let proof = prove_against(place, page)?;
+    let refuted = proof == Proof::Valid && place.seq > 0 && page.messages.iter().any(other);
+    #[cfg(feature = "planted-bugs")]
+    let refuted = refuted && !crate::planted::has(crate::planted::Bug::ResumeWithoutEpoch);
+    Some(if refuted { Proof::OtherMessage } else { proof })
 }
 
 /// Why a place is not of the history of such a page; `None` = it is, as far as

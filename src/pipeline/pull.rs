@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::history::seen_since;
-use super::proof::{current, place_at, refuted, resync_required};
+use super::proof::{current, place_at, prove_named, refuted, resync_required};
 use super::{Pipeline, Ports};
 use crate::hub::{Frame, Peer};
-use crate::message::{Mark, Place, message_id};
+use crate::message::{Mark, Place, Proof, message_id};
 use crate::store::{Page, Span, StoreError};
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::ConversationId;
@@ -150,8 +150,9 @@ impl Ports {
         metrics().pulls_store.increment(1);
         if proved {
             let before = request.from_seq - 1;
-            let place = Place::new(&conversation, request.epoch, before, message_id(&request.server_msg_id));
-            if let Some(proof) = refuted(&place, &page) {
+            let id = message_id(&request.server_msg_id);
+            let place = Place::new(&conversation, request.epoch, before, id);
+            if let Some(proof) = prove_named(&place, id, &page).filter(|proof| *proof != Proof::Valid) {
                 let current = current(&self.store, &conversation).await?;
                 let to = place_at(&conversation, &current);
                 let error = refusal(trace_id, request, resync_required(proof, current));
@@ -159,7 +160,7 @@ impl Ports {
                 return Ok(());
             }
             if page.messages.first().is_some_and(|first| first.seq == before) {
-                let has = Place::new(&conversation, page.epoch, before, place.id);
+                let has = Place { epoch: page.epoch, ..place };
                 peer.outbox.took(&conversation, has);
             }
             page.messages.retain(|message| message.seq >= request.from_seq);

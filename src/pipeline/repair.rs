@@ -13,7 +13,7 @@ use super::Ports;
 use super::proof::{current, place_at, resync_required};
 use super::standing::{Judgement, Standing};
 use crate::hub::{Frame, Held, Offered, Peer};
-use crate::message::{Mark, Place, Proof, message_id};
+use crate::message::{Mark, Place, Proof, id_check, message_id};
 use crate::store::{Page, Span, StoreError, Top};
 use crate::task::spawn_core;
 use crate::telemetry::{FrameKind, HintCause, metrics};
@@ -64,7 +64,7 @@ impl Ports {
     /// Looks whether connections here lack something of a log that ends at
     /// `top`, or have something that is not in it.
     pub(crate) fn catch_up(&self, conversation: &ConversationId, top: &Top) {
-        let id = message_id(&top.server_msg_id);
+        let id = id_check(message_id(&top.server_msg_id));
         let fits = |place: Place| {
             (place.epoch, place.seq) == (top.epoch, top.seq) && (place.id == id || place.id == 0)
                 || (place.seq == 0 && top.seq == 0)

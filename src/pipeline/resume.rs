@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::Ports;
-use super::proof::{current, place_at, prove_against, resync_required};
+use super::proof::{current, place_at, prove_named, resync_required};
 use crate::hub::Start;
 use crate::message::{Place, Proof, message_id};
 use crate::store::{Page, Span, StoreError};
@@ -78,7 +78,7 @@ impl Ports {
         let id = message_id(&position.server_msg_id);
         let place = Place::new(&conversation, position.epoch, position.seq, id);
         // What came before the user joined proves nothing.
-        let proof = if position.seq <= since { Some(Proof::Valid) } else { prove_against(&place, &page) };
+        let proof = if position.seq <= since { Some(Proof::Valid) } else { prove_named(&place, id, &page) };
         match proof {
             Some(Proof::Valid) => {
                 Ok(answer(&conversation, from.max(1), page, budget, start, position.seq.max(since)))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Ports;
 use super::proof::prove_against;
 use crate::hub::Peer;
-use crate::message::{Place, Proof, message_id};
+use crate::message::{Place, Proof, id_check, message_id};
 use crate::store::Page;
 use crate::types::ConversationId;
 
@@ -79,10 +79,10 @@ impl Standing {
         let seq = self.place.seq.max(self.since);
         let at = page.messages.iter().find(|message| message.seq == seq);
         let known = if seq == self.place.seq { self.place.id } else { 0 };
-        let id = if known == 0 { at.map_or(0, |at| message_id(&at.server_msg_id)) } else { known };
-        let to = Place::new(conversation, page.epoch, seq, id);
+        let id = if known == 0 { at.map_or(0, |at| id_check(message_id(&at.server_msg_id))) } else { known };
+        let to = Place { epoch: page.epoch, seq, id, ..self.place };
         if to != self.place && seq > 0 {
-            self.peer.outbox.move_place(conversation, &self.place, (to.epoch, to.seq, to.id));
+            self.peer.outbox.move_place(conversation, &self.place, &to);
         }
         to
     }

@@ -357,6 +357,6 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         assert!(size_of::<Connection>() <= 128, "{}", size_of::<Connection>());
-        assert!(size_of::<Peer>() <= 248, "{}", size_of::<Peer>());
+        assert!(size_of::<Peer>() <= 240, "{}", size_of::<Peer>());
     }
 }

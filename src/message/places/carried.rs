@@ -20,7 +20,7 @@ impl Places {
     /// All of it, for another process.
     pub(crate) fn carry(&self) -> CarriedPlaces {
         CarriedPlaces {
-            places: self.list.clone(),
+            places: self.list.iter().collect(),
             complete: self.complete,
             pulling: self.pulling.as_deref().cloned().unwrap_or_default(),
             holdings: self.holdings.all(),

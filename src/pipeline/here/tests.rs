@@ -3,6 +3,7 @@
 use super::super::Tuning;
 use super::super::testbed::{Testbed, hinted, pushed, team, user};
 use crate::config::Groups;
+use crate::message::Place;
 
 #[tokio::test]
 async fn who_has_come_for_a_message_is_not_told_of_it() {
@@ -16,7 +17,7 @@ async fn who_has_come_for_a_message_is_not_told_of_it() {
     let push = bed.append(&team(), 1).await;
     // As a pull does that comes to the end of the log.
     let before = quick.outbox.place(&team()).unwrap();
-    assert!(quick.outbox.move_place(&team(), &before, (push.epoch, push.seq, 1)));
+    assert!(quick.outbox.move_place(&team(), &before, &Place::new(&team(), push.epoch, push.seq, 1)));
     gateway.deliver(&bed, &push).await;
     assert_eq!((hinted(&quick), hinted(&slow)), (vec![], vec![1]));
 }

@@ -1,0 +1,165 @@
+//! Places, packed: most of what a connection in many conversations takes.
+//! Pure.
+
+use super::Place;
+
+/// Bits of a history, unix microseconds: they last until 2112.
+const EPOCH_BITS: u32 = 52;
+/// Bits of a position: 17,000 million messages in one conversation.
+const SEQ_BITS: u32 = 34;
+
+/// A place in 22 bytes, where a [`Place`] has 32.
+#[derive(Debug, Clone, Copy)]
+struct Packed {
+    key: [u8; 8],
+    /// Epoch, seq and id, from the lowest bit on.
+    rest: [u8; 14],
+}
+
+impl Packed {
+    /// `None` = it does not fit.
+    fn of(place: &Place) -> Option<Self> {
+        let seq = u64::try_from(place.seq).ok().filter(|seq| seq >> SEQ_BITS == 0)?;
+        let epoch = Some(place.epoch).filter(|epoch| epoch >> EPOCH_BITS == 0)?;
+        let rest = u128::from(epoch)
+            | u128::from(seq) << EPOCH_BITS
+            | u128::from(place.id) << (EPOCH_BITS + SEQ_BITS);
+        Some(Self { key: place.key.to_le_bytes(), rest: *rest.to_le_bytes().first_chunk()? })
+    }
+
+    const fn key(&self) -> u64 {
+        u64::from_le_bytes(self.key)
+    }
+
+    fn place(&self) -> Place {
+        let mut rest = [0; 16];
+        if let Some(low) = rest.first_chunk_mut() {
+            *low = self.rest;
+        }
+        let rest = u128::from_le_bytes(rest);
+        let bits = |from: u32, many: u32| u64::try_from(rest >> from & ((1 << many) - 1)).unwrap_or(0);
+        Place {
+            key: self.key(),
+            epoch: bits(0, EPOCH_BITS),
+            seq: i64::try_from(bits(EPOCH_BITS, SEQ_BITS)).unwrap_or(0),
+            id: u32::try_from(rest >> (EPOCH_BITS + SEQ_BITS)).unwrap_or(0),
+        }
+    }
+}
+
+/// Places by their keys, in as much memory as they take: a conversation more
+/// or less is rare, and a connection long.
+#[derive(Debug, Default)]
+pub(super) struct Ledger(Box<[Packed]>);
+
+impl Ledger {
+    /// Of these, which are in order and of different conversations; one that
+    /// does not fit is not in it.
+    pub(super) fn of(places: &[Place]) -> Self {
+        Self(exact(places.iter().filter_map(Packed::of), places.len()))
+    }
+
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of them, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Place> {
+        self.0.iter().map(Packed::place)
+    }
+
+    fn find(&self, key: u64) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&key, Packed::key)
+    }
+
+    /// The place in one conversation.
+    pub(super) fn get(&self, key: u64) -> Option<Place> {
+        let at = self.find(key).ok()?;
+        self.0.get(at).map(Packed::place)
+    }
+
+    /// Notes a place, of a conversation that is not there only if it `may_grow`;
+    /// returns whether. One that does not fit is not known any more.
+    pub(super) fn put(&mut self, place: &Place, may_grow: bool) -> bool {
+        let Some(packed) = Packed::of(place) else {
+            self.remove(place.key);
+            return false;
+        };
+        match self.find(place.key) {
+            Ok(at) => {
+                if let Some(known) = self.0.get_mut(at) {
+                    *known = packed;
+                }
+            }
+            Err(at) if may_grow => {
+                let (before, behind) = self.0.split_at_checked(at).unwrap_or_default();
+                let all = before.iter().chain([&packed]).chain(behind);
+                self.0 = exact(all.copied(), self.0.len() + 1);
+            }
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// Forgets a conversation.
+    pub(super) fn remove(&mut self, key: u64) {
+        if self.find(key).is_ok() {
+            let left = self.0.iter().filter(|packed| packed.key() != key);
+            self.0 = exact(left.copied(), self.0.len() - 1);
+        }
+    }
+}
+
+/// Allocated once and at that size: an allocator that is asked to shrink what
+/// is less than half empty leaves it as large as it is.
+fn exact(all: impl Iterator<Item = Packed>, many: usize) -> Box<[Packed]> {
+    let mut list = Vec::with_capacity(many);
+    list.extend(all);
+    list.into_boxed_slice()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::place::id_check;
+    use super::*;
+
+    fn place(key: u64, epoch: u64, seq: i64) -> Place {
+        Place { key, epoch, seq, id: id_check(seq + 1) }
+    }
+
+    #[test]
+    fn a_place_takes_22_bytes_and_comes_out_as_it_went_in() {
+        assert_eq!(size_of::<Packed>(), 22);
+        let most = Place { key: u64::MAX, epoch: (1 << 52) - 1, seq: (1 << 34) - 1, id: (1 << 26) - 1 };
+        for place in [place(1, 2, 3), place(0, 0, 0), most] {
+            assert_eq!(Packed::of(&place).map(|packed| packed.place()), Some(place));
+        }
+        for too_much in [place(1, 1 << 52, 1), place(1, 1, 1 << 34), place(1, 1, -1)] {
+            assert!(Packed::of(&too_much).is_none());
+        }
+    }
+
+    #[test]
+    fn ids_are_told_apart_by_what_is_kept_of_them() {
+        let ids = (0..1_000_i64).flat_map(|ms| [0, 1, 4_096].map(|rest| (ms << 22) + (7 << 40) + rest));
+        let checks: std::collections::HashSet<u32> = ids.map(id_check).collect();
+        assert!(checks.len() > 2_995, "{}", checks.len());
+        assert!((0..1_000).all(|id| (id_check(id) == 0) == (id == 0) && id_check(id) >> 26 == 0));
+    }
+
+    #[test]
+    fn conversations_come_and_go_in_order() {
+        let mut ledger = Ledger::of(&[place(3, 1, 1), place(7, 1, 1)]);
+        for key in [5, 1, 9, 5] {
+            assert!(ledger.put(&place(key, 1, 4), true));
+        }
+        assert!(!ledger.put(&place(4, 1, 1), false), "no room");
+        assert!(ledger.put(&place(9, 1, 5), false), "but for what is there");
+        ledger.remove(3);
+        ledger.remove(4);
+        let keys: Vec<_> = ledger.iter().map(|place| (place.key, place.seq)).collect();
+        assert_eq!(keys, [(1, 4), (5, 4), (7, 1), (9, 5)]);
+        assert!(!ledger.put(&place(9, 1, 1 << 40), true) && ledger.get(9).is_none(), "it does not fit");
+    }
+}
