@@ -48,6 +48,7 @@ pub(super) struct Engine {
     next_number: AtomicU64,
     state: Keyspace,
     messages: Keyspace,
+    ledger: Keyspace,
     padding: Keyspace,
     /// Replaced as a whole, a few times a month.
     ids: Mutex<Arc<Ids>>,
@@ -109,6 +110,7 @@ impl Engine {
             lineage: identity.lineage,
             next_number: AtomicU64::new(identity.next_number),
             messages,
+            ledger: database.keyspace("ledger", || options(MEMTABLE))?,
             padding: database.keyspace("padding", || options(u64::MAX))?,
             state,
             ids,
@@ -175,6 +177,7 @@ impl Engine {
             Space::State => self.state.clone(),
             Space::Messages => self.messages.clone(),
             Space::Ids(period) => return self.ids_of(period),
+            Space::Ledger => self.ledger.clone(),
         })
     }
 
@@ -183,6 +186,7 @@ impl Engine {
         Ok(match space {
             Space::State => self.state.get(key)?,
             Space::Messages => self.messages.get(key)?,
+            Space::Ledger => self.ledger.get(key)?,
             Space::Ids(period) => {
                 let keyspace = self.ids().get(&period).cloned();
                 keyspace.map(|keyspace| keyspace.get(key)).transpose()?.flatten()
@@ -245,6 +249,7 @@ impl Engine {
             let space = match space {
                 Space::State => &self.state,
                 Space::Messages => &self.messages,
+                Space::Ledger => &self.ledger,
                 Space::Ids(period) => {
                     let known = ids.take().filter(|(of, _)| *of == period);
                     let known =
@@ -269,7 +274,8 @@ impl Engine {
             let behind = |space: &Keyspace| {
                 space.sealed_memtable_count() >= SEALED || space.l0_table_count() >= TABLES
             };
-            behind(&self.messages) || behind(&self.state) || self.ids().values().any(behind)
+            let spaces = [&self.messages, &self.state, &self.ledger];
+            spaces.into_iter().any(behind) || self.ids().values().any(behind)
         };
         let started = Instant::now();
         while is_behind() {
@@ -304,7 +310,7 @@ impl Engine {
         batch.remove(&self.padding, "padding");
         batch.commit()?;
         let ids = self.ids();
-        let spaces = [&self.messages, &self.state, &self.padding];
+        let spaces = [&self.messages, &self.state, &self.ledger, &self.padding];
         for space in spaces.into_iter().chain(ids.values()) {
             space.rotate_memtable()?;
         }
