@@ -14,11 +14,12 @@
 //! |---|---|
 //! | `types` | the words of the domain |
 //! | `config`, `telemetry` | what is set, what is measured |
-//! | `wire`, `timer`, `message` | pure cores: bytes, deadlines, messages |
+//! | `wire`, `timer`, `message`, `analytics` | pure cores: bytes, deadlines, messages, who came |
 //! | `hub` | the connections of this gateway |
 //! | `redis` | one supervised connection, keys, scripts, leases |
 //! | `route`, `bus`, `store` | three ports, each with two backends and one suite |
 //! | `pipeline` | the product's verbs |
+//! | `census` | who comes, gathered and counted |
 //! | `net`, `ws`, `session` | sockets, upgrade, the connection |
 //! | `handover` | one process taking over from another |
 //! | `task` | tasks the gateway cannot live without |
@@ -27,7 +28,9 @@
 //! | `client`, `cli` | the terminal side |
 
 mod admin;
+mod analytics;
 mod bus;
+mod census;
 pub mod cli;
 mod client;
 mod config;

@@ -19,6 +19,10 @@
 //! | `PUT`, `DELETE /v1/conversations/{id}/blacklist/{user}` | keep out, let in again |
 //! | `GET /v1/history` | the messages of a conversation |
 //! | `POST /v1/push` | an ephemeral payload to users, a conversation, or all |
+//! | `POST /v1/analytics/events` | events that applications report |
+//! | `GET /v1/presence/dau` | how many came, by day |
+//! | `POST /v1/presence/dau/{day}/recalculate` | a past day counted anew |
+//! | `GET /v1/presence/online-history` | how many were online |
 //! | `POST /v1/upgrade` | a hot restart |
 //! | `POST /v1/drain` | clients go elsewhere, then the process ends |
 //! | `POST /v1/messages` | a message on behalf of a user or the system |
@@ -29,7 +33,9 @@
 //! Called by `gateway`, which serves it from the first moment: before the
 //! gateway is ready the verbs answer 503.
 
+mod analytics;
 mod conversations;
+mod counts;
 mod health;
 mod history;
 mod key;
@@ -53,6 +59,7 @@ use tokio::sync::{RwLock, watch};
 
 use problem::Problem;
 
+use crate::census::Census;
 use crate::config::Secret;
 use crate::handover::Orders;
 use crate::pipeline::{Inbox, Pipeline};
@@ -69,6 +76,8 @@ pub(crate) struct AdminContext {
     pub phase: watch::Receiver<Phase>,
     /// The verbs, once the gateway has its lease.
     pub pipeline: OnceLock<Arc<Pipeline>>,
+    /// Who came, as soon as there are verbs.
+    pub census: OnceLock<Arc<Census>>,
     /// Where probes come back.
     pub inbox: Arc<Inbox>,
     /// Redis, if there is one.
@@ -105,6 +114,14 @@ impl AdminContext {
         })
     }
 
+    /// Who came, or 503 while the gateway is not ready.
+    fn census(&self) -> Result<&Arc<Census>, Problem> {
+        self.pipeline()?;
+        self.census
+            .get()
+            .ok_or_else(|| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting"))
+    }
+
     /// The state of Redis, in a word.
     fn redis_state(&self) -> &'static str {
         match &self.redis {
@@ -117,6 +134,7 @@ impl AdminContext {
 
 /// The routes.
 pub(crate) fn router(context: Arc<AdminContext>) -> Router {
+    let roomiest = DefaultBodyLimit::max(analytics::MAX_BODY);
     let roomy = DefaultBodyLimit::max(conversations::MAX_BODY);
     Router::new()
         .route("/v1/users/{user}/route", get(users::route))
@@ -133,6 +151,10 @@ pub(crate) fn router(context: Arc<AdminContext>) -> Router {
         .route("/v1/conversations/{id}/blacklist/{user}", put(members::block))
         .route("/v1/conversations/{id}/blacklist/{user}", delete(members::unblock))
         .route("/v1/history", get(history::history))
+        .route("/v1/analytics/events", post(analytics::events).layer(roomiest))
+        .route("/v1/presence/dau", get(counts::dau))
+        .route("/v1/presence/dau/{day}/recalculate", post(counts::recalculate))
+        .route("/v1/presence/online-history", get(counts::online_history))
         .route("/v1/push", post(push::push))
         .route("/v1/messages", post(messages::send))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&context), orders::wait_if_quiet))
@@ -165,7 +187,7 @@ mod tests {
             .filter_map(|line| line.trim().strip_prefix(".route(\"")?.split_once("\", "))
             .map(|(path, method)| (path, &method[..method.find('(').unwrap()]))
             .collect();
-        assert_eq!(routes.len(), 23);
+        assert_eq!(routes.len(), 27);
         for (path, method) in routes {
             assert!(document["paths"][path][method].is_object(), "{method} {path}");
         }

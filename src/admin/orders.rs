@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::AdminContext;
-use super::problem::{Body as Arrived, Problem, parse};
+use super::problem::{Body as Arrived, Problem, parse_or_default};
 use crate::handover::{DrainOrder, Order, Report, UpgradeOrder};
 use crate::types::Phase;
 
@@ -33,14 +33,6 @@ struct Upgrade {
 struct Drain {
     /// Time over which clients are asked to leave.
     deadline_ms: Option<u64>,
-}
-
-/// A call without a body asks for nothing special.
-fn parse_or_default<T: Default + serde::de::DeserializeOwned>(body: Arrived) -> Result<T, Problem> {
-    match body {
-        Ok(bytes) if bytes.trim_ascii().is_empty() => Ok(T::default()),
-        body => parse(body),
-    }
 }
 
 /// Hands everything to another process; answers when that is done.

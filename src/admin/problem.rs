@@ -6,6 +6,7 @@ use axum::extract::Query;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -19,12 +20,19 @@ pub(super) struct Problem {
     status: StatusCode,
     detail: String,
     retry_after_s: Option<u32>,
+    /// A further member, for programs.
+    extra: Option<(&'static str, serde_json::Value)>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let retry_after_s = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
-        Self { status, detail: detail.into(), retry_after_s }
+        Self { status, detail: detail.into(), retry_after_s, extra: None }
+    }
+
+    /// The same with a further member.
+    pub(super) fn with(self, name: &'static str, value: serde_json::Value) -> Self {
+        Self { extra: Some((name, value)), ..self }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -34,12 +42,15 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({
+        let mut body = json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
+        if let (Some((name, value)), Some(body)) = (self.extra, body.as_object_mut()) {
+            body.insert(name.to_owned(), value);
+        }
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -71,14 +82,32 @@ impl From<StoreError> for Problem {
 /// A body as it arrived, or why it did not.
 pub(super) type Body = Result<Bytes, BytesRejection>;
 
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
 /// Reads a JSON object; what is wrong is named with its place.
 pub(super) fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
-    let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
+    parse_borrowed(&body?)
+}
+
+/// The same, of what the body itself holds.
+pub(super) fn parse_borrowed<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     // A sequence would do for a struct, field by field.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(Problem::invalid("body: a JSON object is needed"));
     }
-    serde_json::from_slice(&body).map_err(|error| Problem::invalid(format!("body: {error}")))
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("body: {error}")))
+}
+
+/// The same where a call without a body asks for nothing special.
+pub(super) fn parse_or_default<T: Default + DeserializeOwned>(body: Body) -> Result<T, Problem> {
+    match body {
+        Ok(bytes) if bytes.trim_ascii().is_empty() => Ok(T::default()),
+        body => parse(body),
+    }
 }
 
 /// Reads a user id of a path.

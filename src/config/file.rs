@@ -8,12 +8,15 @@
 //! Times are texts with a unit: `"500ms"`, `"30s"`, `"1m 30s"`. Paths are
 //! relative to the working directory.
 
+mod census;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+pub(crate) use self::census::{AnalyticsTable, DauWord, PresenceTable};
 use super::{JwtAlgorithm, Secret};
 
 /// Top level.
@@ -47,6 +50,10 @@ pub(crate) struct File {
     pub retention: RetentionTable,
     /// `[groups]`
     pub groups: GroupsTable,
+    /// `[presence]`
+    pub presence: PresenceTable,
+    /// `[analytics]`
+    pub analytics: AnalyticsTable,
     /// `[handover]`
     pub handover: HandoverTable,
     /// `[heartbeat]`
@@ -291,6 +298,8 @@ impl Default for File {
             store: StoreTable::default(),
             retention: RetentionTable::default(),
             groups: GroupsTable::default(),
+            presence: PresenceTable::default(),
+            analytics: AnalyticsTable::default(),
             handover: HandoverTable::default(),
             heartbeat: HeartbeatTable::default(),
             route: RouteTable::default(),

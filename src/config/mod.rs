@@ -31,6 +31,7 @@ pub use resolve::{Flags, resolve};
 pub(crate) use secret::Secret;
 use serde::Deserialize;
 
+use crate::analytics::Zone;
 use crate::types::GatewayId;
 
 /// Everything the gateway needs to know, validated.
@@ -65,6 +66,8 @@ pub struct Config {
     pub retention: Retention,
     /// When a group is too large or too busy for every copy to be pushed.
     pub groups: Groups,
+    /// Who came, and what was reported.
+    pub analytics: Analytics,
     /// Heartbeat interval told to clients (1-35 s; 15-35 s in production).
     pub heartbeat: Duration,
     /// Shortest time between two refreshes of a user's route (1-50 s).
@@ -130,6 +133,25 @@ pub struct Groups {
     pub pull_spread: Duration,
     /// Members up to which everybody is told what others received and read.
     pub receipt_members: u64,
+}
+
+/// How people are counted, and for how long that is kept.
+#[derive(Debug, Clone)]
+pub struct Analytics {
+    /// Where days begin and end.
+    pub zone: Zone,
+    /// Age at which entries of the log are removed.
+    pub log_age: Duration,
+    /// Most entries of the log.
+    pub log_count: u64,
+    /// Where an address is, in the MaxMind format.
+    pub geo_database: Option<PathBuf>,
+    /// Daily numbers in Redis are exact.
+    pub exact: bool,
+    /// Time between two samples of how many are online.
+    pub sample_every: Duration,
+    /// Age at which samples and daily numbers are removed.
+    pub history_age: Duration,
 }
 
 /// Bounds on what one client can cost.

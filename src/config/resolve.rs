@@ -16,14 +16,15 @@ use tracing_subscriber::EnvFilter;
 
 use super::error::{ConfigError, ConfigErrors};
 use super::file::{
-    AdminTable, AuthTable, File, FormatWord, GroupsTable, KeyTable, LevelWord, LimitsTable, ModeWord,
-    RedisTable, RetentionTable, StoreTable, Time,
+    AdminTable, AnalyticsTable, AuthTable, DauWord, File, FormatWord, GroupsTable, KeyTable, LevelWord,
+    LimitsTable, ModeWord, PresenceTable, RedisTable, RetentionTable, StoreTable, Time,
 };
 use super::layers::{CONFIG_VARIABLE, Layers, Origins};
 use super::{
-    AuthConfig, Config, Durability, Groups, JwtAlgorithm, JwtConfig, JwtKey, Keep, Limits, RedisConfig,
-    Retention, Secret,
+    Analytics, AuthConfig, Config, Durability, Groups, JwtAlgorithm, JwtConfig, JwtKey, Keep, Limits,
+    RedisConfig, Retention, Secret,
 };
+use crate::analytics::Zone;
 use crate::types::GatewayId;
 
 /// What was typed on the command line, not yet looked at.
@@ -130,6 +131,7 @@ impl Resolver {
             durability: self.durability(&file.store, alone),
             retention: self.retention(&file.retention),
             groups: self.groups(&file.groups),
+            analytics: self.analytics(file.analytics, &file.presence),
             heartbeat: self.time("heartbeat.interval", file.heartbeat.interval, 1_000..=35_000),
             route_refresh: self.time("route.refresh", file.route.refresh, 1_000..=50_000),
             handover_pause: self.time("handover.pause", file.handover.pause, 100..=30_000),
@@ -291,6 +293,20 @@ impl Resolver {
             push_rate: self.within("groups.push_rate", table.push_rate, 1..=1_000_000),
             pull_spread: self.time("groups.pull_spread", table.pull_spread, 0..=60_000),
             receipt_members: self.within("groups.receipt_members", table.receipt_members, 0..=10_000),
+        }
+    }
+
+    fn analytics(&mut self, table: AnalyticsTable, presence: &PresenceTable) -> Analytics {
+        const DAY: u64 = 24 * 3_600_000;
+        let zone = self.good("analytics.time_zone", Zone::parse(&table.time_zone));
+        Analytics {
+            zone: zone.unwrap_or_else(Zone::utc),
+            log_age: self.time("analytics.log_age", table.log_age, DAY..=3_650 * DAY),
+            log_count: self.within("analytics.log_count", table.log_count, 1_000..=1_000_000_000),
+            geo_database: table.geo_database,
+            exact: presence.dau == DauWord::Exact,
+            sample_every: self.time("presence.sample_every", presence.sample_every, 1_000..=3_600_000),
+            history_age: self.time("presence.history_age", presence.history_age, DAY..=3_650 * DAY),
         }
     }
 

@@ -15,6 +15,7 @@ use super::membership::Membership;
 use super::run::descriptors;
 use crate::admin::AdminContext;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver, RedisBus};
+use crate::census::{Census, Geo, Terms};
 use crate::config::Config;
 use crate::handover::{Facts, HandoverError, Inherited, Newcomer, Order, Orders, Program};
 use crate::hub::{Hub, OutboxLimits};
@@ -24,7 +25,8 @@ use crate::pipeline::{Backends, Inbox, Pipeline, Ports, Tuning};
 use crate::redis::{Client, Keys, Lease, LeaseRecord, NodeLease};
 use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, RedisRoutes, Routes};
 use crate::session::{Context, Pace};
-use crate::store::{EmbeddedStore, Left, RedisStore, Store};
+use crate::store::ledger::Ledger;
+use crate::store::{Counting, EmbeddedStore, Left, RedisLedger, RedisStore, Store};
 use crate::task::spawn_core;
 use crate::telemetry::{install_metrics, metrics};
 use crate::types::{Phase, unix_ms};
@@ -152,6 +154,7 @@ impl Gateway {
             own: data.own.clone(),
             phase: phase.subscribe(),
             pipeline: OnceLock::new(),
+            census: OnceLock::new(),
             inbox: Inbox::new(Arc::clone(&hub)),
             redis,
             recorder,
@@ -194,20 +197,27 @@ impl Gateway {
     pub(super) async fn assemble(&self) -> Result<Assembled, GatewayError> {
         let inbox = Arc::clone(&self.admin.inbox);
         let receiver: Receiver = Arc::new(move |source, item| inbox.receive(source, item));
-        let (ports, membership) = match &self.admin.redis {
+        let (ports, ledger, membership) = match &self.admin.redis {
             Some(client) => {
                 let (ports, joined, node) = self.join(client, receiver).await?;
-                (ports, Some((joined, node)))
+                (ports, Ledger::Redis(self.ledger(client)), Some((joined, node)))
             }
-            None => (self.alone(receiver).await?, None),
+            None => {
+                let (ports, store) = self.alone(receiver).await?;
+                (ports, Ledger::Embedded(store), None)
+            }
         };
         let ports = Arc::new(ports);
+        let census = self.census(ledger).await?;
+        census.start(&self.hub, &self.stop);
+        let _ = self.admin.census.set(Arc::clone(&census));
         let pipeline = Pipeline::start(Arc::clone(&ports), &self.stop);
         self.admin.inbox.open(&ports, &self.stop);
         let _ = self.admin.pipeline.set(Arc::clone(&pipeline));
         let (arrivals_in, arrivals) = mpsc::channel(ARRIVALS);
         let context = Arc::new(Context {
             pipeline,
+            census,
             authenticator: Arc::clone(&self.authenticator),
             limits: self.config.limits.clone(),
             origins: self.config.origins.clone(),
@@ -230,7 +240,36 @@ impl Gateway {
         Ok(Assembled { context, arrivals, pace, membership, permits, most })
     }
 
-    async fn alone(&self, receiver: Receiver) -> Result<Ports, GatewayError> {
+    fn ledger(&self, client: &Client) -> RedisLedger {
+        let counting = if self.config.analytics.exact { Counting::Exact } else { Counting::Estimated };
+        let keep_s = i64::try_from(self.config.analytics.history_age.as_secs()).unwrap_or(i64::MAX);
+        RedisLedger::new(client.clone(), self.keys.clone(), counting, keep_s)
+    }
+
+    async fn census(&self, ledger: Ledger) -> Result<Arc<Census>, GatewayError> {
+        let config = &self.config.analytics;
+        let ms = |time: std::time::Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let terms = Terms {
+            zone: config.zone.clone(),
+            log_age: ms(config.log_age),
+            log_count: config.log_count,
+            history_age: ms(config.history_age),
+            every: ms(config.sample_every),
+            silence: ms(self.config.heartbeat.saturating_mul(3)),
+        };
+        let geo = match config.geo_database.clone() {
+            None => None,
+            Some(path) => {
+                let opened = tokio::task::spawn_blocking(move || Geo::open(&path)).await;
+                let failed = |why: String| GatewayError::Setup(format!("analytics.geo_database: {why}"));
+                let opened = opened.map_err(|error| failed(error.to_string()))?;
+                Some(opened.map_err(|error| failed(error.to_string()))?)
+            }
+        };
+        Ok(Census::new(self.data.own.id.as_str(), ledger, terms, geo))
+    }
+
+    async fn alone(&self, receiver: Receiver) -> Result<(Ports, EmbeddedStore), GatewayError> {
         let own = self.data.own.clone();
         let destination = Destination { gateway: own.id.clone(), epoch: own.epoch };
         let (data_dir, restored) = (self.config.data_dir.clone(), self.config.restored);
@@ -247,8 +286,8 @@ impl Gateway {
         });
         let routes = Routes::Memory(MemoryRoutes::new(Arc::new(MemoryTable::new(ROUTE_TTL)), own));
         let bus = Bus::Memory(MemoryBus::join(Arc::new(MemoryExchange::default()), destination, receiver));
-        let store = Store::Embedded(store);
-        Ok(self.ports(Backends { routes, bus, store }, 0))
+        let ports = self.ports(Backends { routes, bus, store: Store::Embedded(store.clone()) }, 0);
+        Ok((ports, store))
     }
 
     async fn join(&self, client: &Client, receiver: Receiver) -> Result<(Ports, Joined, u16), GatewayError> {

@@ -31,6 +31,8 @@ use crate::types::{CloseReason, Phase};
 
 /// How long routes and the lease may take to be given back.
 const GIVE_BACK: Duration = Duration::from_secs(3);
+/// How long writing down who came may take.
+const FLUSH: Duration = Duration::from_secs(2);
 /// How long the last calls of operators may take to be answered.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
@@ -310,6 +312,7 @@ impl Serving {
                     () = signals.end() => warn!("asked again: ending now"),
                 }
                 self.leaving.cancel();
+                self.context.census.part(FLUSH).await;
                 let own = self.data.own.clone();
                 let lease = |client: &crate::redis::Client| {
                     Lease::new(client.clone(), self.keys.clone(), own.id.clone(), own.epoch)

@@ -15,6 +15,8 @@ use crate::telemetry::metrics;
 /// Longest that handshakes begun before may take; those that take longer are
 /// asked to come back.
 const HANDSHAKES: Duration = Duration::from_secs(1);
+/// Longest that writing down who came may take.
+const FLUSH: Duration = Duration::from_millis(300);
 /// Longest that calls of operators may take.
 const CALLS: Duration = Duration::from_millis(500);
 
@@ -57,6 +59,8 @@ impl Serving {
         let committed = match timeout(CALLS, self.admin.quiet.write()).await {
             Err(_) => Err(HandoverError::Deadline("a call of an operator does not end")),
             Ok(mut moved) => {
+                // Nobody comes any more. What cannot be written now is lost.
+                self.context.census.part(FLUSH).await;
                 let committed = estate.commit(prepared, paused + self.config.handover_pause).await;
                 *moved = committed.is_ok();
                 committed

@@ -95,6 +95,16 @@ impl Keys {
         format!("{}confirm", self.prefix)
     }
 
+    /// A key of all that is known of who came. `:online_users`: ZSET user →
+    /// last heartbeat, unix ms. `.events`: STREAM, the log. `.events:ids:<period>`:
+    /// SET. `.ledger`: HASH, positions in the log. `.dau:<day>…`: the people and
+    /// numbers of a day. `.online`: STREAM of samples, ids `<unix ms>-0`.
+    /// `.turn`: STRING, who does what one gateway has to do.
+    #[must_use]
+    pub(crate) fn presence(&self, part: &str) -> String {
+        format!("{}presence{part}", self.prefix)
+    }
+
     /// ZSET: a user's conversations → last-known activity, unix ms.
     #[must_use]
     pub(crate) fn conversations(&self, user: UserId) -> String {

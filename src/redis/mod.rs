@@ -29,4 +29,6 @@ pub(crate) use keys::Keys;
 pub(crate) use lease::{Lease, LeaseError, LeaseRecord, Renewal};
 pub(crate) use node::NodeLease;
 pub use script::APPEND_TEXT;
-pub(crate) use script::{APPEND, BIND, CREATE, Call, DELETE, JOIN, LEAVE, MEMBER, POSITION, UNBIND};
+pub(crate) use script::{
+    APPEND, BIND, CREATE, Call, DELETE, JOIN, LEAVE, MEMBER, POSITION, RECORD, RECOUNT, SINK, UNBIND,
+};

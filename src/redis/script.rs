@@ -68,7 +68,17 @@ pub(crate) static DELETE: LazyLock<Script> = LazyLock::new(|| script(include_str
 /// Changes one user's membership, or his place on the blacklist.
 pub(crate) static MEMBER: LazyLock<Script> = LazyLock::new(|| script(include_str!("member.lua")));
 
+/// Appends to the log of who came and what was reported.
+pub(crate) static RECORD: LazyLock<Script> = LazyLock::new(|| script(include_str!("record.lua")));
+/// Raises a position in that log.
+pub(crate) static SINK: LazyLock<Script> = LazyLock::new(|| script(include_str!("sink.lua")));
+/// Puts a recount in the place of a day's numbers.
+pub(crate) static RECOUNT: LazyLock<Script> = LazyLock::new(|| script(include_str!("recount.lua")));
+
 /// All of them, to be loaded on connecting.
-pub(super) fn all() -> [&'static Script; 10] {
-    [&BIND, &UNBIND, &LEASE, &APPEND, &POSITION, &JOIN, &LEAVE, &CREATE, &DELETE, &MEMBER]
+pub(super) fn all() -> [&'static Script; 13] {
+    [
+        &BIND, &UNBIND, &LEASE, &APPEND, &POSITION, &JOIN, &LEAVE, &CREATE, &DELETE, &MEMBER, &RECORD, &SINK,
+        &RECOUNT,
+    ]
 }

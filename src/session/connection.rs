@@ -22,7 +22,7 @@ use super::outbound::{Written, count_dropped, poll_flush};
 use super::receive::Receiver;
 use crate::hub::{Ending, HeldConnection, Peer, Stage, Taken};
 use crate::telemetry::metrics;
-use crate::types::{CloseReason, monotonic_ms};
+use crate::types::{CloseReason, monotonic_ms, unix_ms};
 use crate::wire::{Event, Inbound};
 
 /// Bytes read at a time, into a buffer that the connections of one worker
@@ -252,6 +252,7 @@ impl Connection {
     fn finish(&mut self, reason: CloseReason) {
         let reason = self.closing.as_ref().map_or(reason, |closing| closing.reason);
         self.context.pipeline.detach(&self.peer, reason);
+        self.context.census.stay(&self.peer, unix_ms());
         metrics().count_closed(reason);
         log(&self.peer, reason);
         let (left, offset) = self.peer.outbox.close();

@@ -1,5 +1,6 @@
 //! From an accepted socket to a running [`Connection`].
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use super::connection::Connection;
 use super::dispatch::Fatal;
 use super::farewell::farewell;
 use super::identify::{Opening, read_opening};
+use crate::census::Sighting;
 use crate::hub::{Frame, PeerIdentity};
 use crate::store::Conversations;
 use crate::telemetry::{FrameKind, metrics};
@@ -207,6 +209,14 @@ async fn run(
     let front = std::iter::once(ready).chain(replay);
     let front = front.map(|payload| Frame::control(encode(&reply("", payload)), FrameKind::Other)).collect();
     context.pipeline.ports().open(&peer, front, start);
+    let unsaid = BTreeMap::new();
+    context.census.seen(Sighting {
+        user: Some(peer.identity.user),
+        install: None,
+        client: opening.identify.as_ref().map_or(&unsaid, |identify| &identify.client),
+        address: Some(from.ip()),
+        at: unix_ms(),
+    });
     metrics().handshake_ok.increment(1);
     metrics().handshake_seconds.record(started.elapsed());
     let spared = from.ip().to_canonical().is_loopback() && !context.limits.limit_loopback;

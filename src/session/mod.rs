@@ -34,6 +34,7 @@ pub(crate) use connection::Connection;
 pub(crate) use establish::establish;
 pub(crate) use liveness::{Look, Pace, look_at};
 
+use crate::census::Census;
 use crate::config::Limits;
 use crate::hub::{Freeze, Peer};
 use crate::pipeline::Pipeline;
@@ -45,6 +46,8 @@ use crate::ws::auth::Authenticator;
 pub(crate) struct Context {
     /// The verbs.
     pub pipeline: Arc<Pipeline>,
+    /// Who came.
+    pub census: Arc<Census>,
     /// Who may in.
     pub authenticator: Arc<Authenticator>,
     /// Bounds.

@@ -24,6 +24,7 @@ mod end;
 #[cfg(test)]
 pub(crate) mod flaky;
 mod group;
+pub(crate) mod ledger;
 #[cfg(test)]
 mod memory;
 mod message;
@@ -43,7 +44,7 @@ pub(crate) use group::{
 #[cfg(test)]
 pub(crate) use memory::MemoryStore;
 pub(crate) use message::{Append, Appended, Appends, Page, Refused, Span, Top};
-pub(crate) use redis::RedisStore;
+pub(crate) use redis::{Counting, RedisLedger, RedisStore};
 
 use crate::types::{ConversationId, GatewayRef, UserId};
 use crate::wire::pb::{Position, Push};

@@ -92,3 +92,62 @@ pub(crate) enum ResyncCause {
     /// What it had is trimmed, and the epoch is another one.
     Trimmed,
 }
+
+/// Why an event was refused, as counted by
+/// `tidegate_analytics_events_refused_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EventRefusal {
+    /// It is no object, or has an unknown field.
+    Event,
+    /// `installId`
+    InstallId,
+    /// `eventName`
+    EventName,
+    /// `eventTime`
+    EventTime,
+    /// `properties`
+    Properties,
+    /// `eventId`
+    EventId,
+    /// `userId`
+    UserId,
+    /// `client`
+    Client,
+    /// Good itself, but refused with another one of its call.
+    Strict,
+    /// The store did not confirm it.
+    Unavailable,
+}
+
+impl EventRefusal {
+    const ALL: [Self; 10] = [
+        Self::Event,
+        Self::InstallId,
+        Self::EventName,
+        Self::EventTime,
+        Self::Properties,
+        Self::EventId,
+        Self::UserId,
+        Self::Client,
+        Self::Strict,
+        Self::Unavailable,
+    ];
+
+    pub(super) const LABELS: [&str; 10] = [
+        "event",
+        "install_id",
+        "event_name",
+        "event_time",
+        "properties",
+        "event_id",
+        "user_id",
+        "client",
+        "strict",
+        "unavailable",
+    ];
+
+    /// Its place among the labels.
+    pub(super) fn index(self) -> usize {
+        Self::ALL.iter().position(|why| *why == self).unwrap_or(0)
+    }
+}

@@ -1,9 +1,12 @@
 //! Every metric, once.
 
+mod census;
+
 use std::sync::OnceLock;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
 
+use self::census::CensusMetrics;
 use super::labels::FrameKind;
 use crate::types::CloseReason;
 
@@ -51,6 +54,7 @@ pub(crate) struct Metrics {
     pub retention_messages: Counter,
     pub retention_conversations: Counter,
     pub retention_rounds: Counter,
+    pub census: CensusMetrics,
     pub deliveries_local: Counter,
     pub deliveries_remote: Counter,
     pub deliveries_offline: Counter,
@@ -151,6 +155,11 @@ fn labelled(name: &'static str, help: &'static str, label: &'static str, value: 
 fn gauge(name: &'static str, help: &'static str) -> Gauge {
     metrics::describe_gauge!(name, help);
     metrics::gauge!(name)
+}
+
+fn labelled_gauge(name: &'static str, help: &'static str, label: &'static str, value: &'static str) -> Gauge {
+    metrics::describe_gauge!(name, help);
+    metrics::gauge!(name, label => value)
 }
 
 fn seconds(name: &'static str, help: &'static str) -> Histogram {
@@ -297,6 +306,7 @@ impl Metrics {
                 "tidegate_retention_rounds_total",
                 "Complete rounds through all conversations.",
             ),
+            census: CensusMetrics::register(),
             deliveries_local: deliveries("local"),
             deliveries_remote: deliveries("remote"),
             deliveries_offline: deliveries("offline"),

@@ -11,7 +11,7 @@ mod log;
 mod metrics;
 mod recorder;
 
-pub(crate) use labels::{FrameKind, HintCause, Refusal, ResyncCause};
+pub(crate) use labels::{EventRefusal, FrameKind, HintCause, Refusal, ResyncCause};
 pub use log::install_log;
 pub(crate) use metrics::{RouteMetrics, carry_counter, metrics};
 pub(crate) use recorder::{Recorder, install_metrics};

@@ -23,7 +23,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("planted", &[]),
     ("task", &[]),
     ("telemetry", &["types"]),
-    ("config", &["types"]),
+    ("analytics", &["types"]),
+    ("config", &["analytics", "types"]),
     ("wire", &["types"]),
     ("timer", &[]),
     ("message", &["types", "wire"]),
@@ -31,7 +32,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("redis", &["planted", "types", "telemetry", "config"]),
     ("route", &["planted", "redis", "types", "telemetry"]),
     ("bus", &["redis", "wire", "task", "types", "telemetry"]),
-    ("store", &["redis", "wire", "types", "telemetry"]),
+    ("store", &["redis", "analytics", "wire", "types", "telemetry"]),
+    // Who comes: from connections and reports, into the ledger.
+    ("census", &["analytics", "store", "hub", "task", "types", "telemetry"]),
     (
         "pipeline",
         &[
@@ -50,7 +53,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("net", &["telemetry"]),
     ("ws", &["types", "config"]),
-    ("session", &["ws", "wire", "hub", "pipeline", "message", "store", "types", "telemetry", "config"]),
+    (
+        "session",
+        &["ws", "wire", "hub", "census", "pipeline", "message", "store", "types", "telemetry", "config"],
+    ),
     (
         "handover",
         &[
@@ -70,6 +76,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "admin",
         &[
+            "analytics",
+            "census",
             "handover",
             "hub",
             "pipeline",
@@ -86,6 +94,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "gateway",
         &[
+            "census",
             "handover",
             "admin",
             "session",
@@ -112,7 +121,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 /// No I/O, no clock, no chance: what they need of these is handed to them.
-const PURE: &[&str] = &["types", "wire", "timer", "message"];
+const PURE: &[&str] = &["types", "wire", "timer", "message", "analytics"];
 const IMPURE: &[&str] = &["tokio::", "redis::", "fastrand::", "std::net", "Instant", "SystemTime"];
 const CLOCK: &str = "types/clock.rs";
 

@@ -58,6 +58,7 @@ pub(super) struct Engine {
     next_number: AtomicU64,
     state: Keyspace,
     messages: Keyspace,
+    ledger: Keyspace,
     padding: Keyspace,
     /// Replaced as a whole, a few times a month.
     ids: Mutex<Arc<Ids>>,
@@ -121,6 +122,7 @@ impl Engine {
             lineage: identity.lineage,
             next_number: AtomicU64::new(identity.next_number),
             messages,
+            ledger: database.keyspace("ledger", || options(MEMTABLE))?,
             padding: database.keyspace("padding", || options(u64::MAX))?,
             state,
             ids,
@@ -187,6 +189,7 @@ impl Engine {
             Space::State => self.state.clone(),
             Space::Messages => self.messages.clone(),
             Space::Ids(period) => return self.ids_of(period),
+            Space::Ledger => self.ledger.clone(),
         })
     }
 
@@ -195,6 +198,7 @@ impl Engine {
         Ok(match space {
             Space::State => self.state.get(key)?,
             Space::Messages => self.messages.get(key)?,
+            Space::Ledger => self.ledger.get(key)?,
             Space::Ids(period) => {
                 let keyspace = self.ids().get(&period).cloned();
                 keyspace.map(|keyspace| keyspace.get(key)).transpose()?.flatten()
@@ -257,6 +261,7 @@ impl Engine {
             let space = match space {
                 Space::State => &self.state,
                 Space::Messages => &self.messages,
+                Space::Ledger => &self.ledger,
                 Space::Ids(period) => {
                     let known = ids.take().filter(|(of, _)| *of == period);
                     let known =
@@ -281,7 +286,8 @@ impl Engine {
             let behind = |space: &Keyspace| {
                 space.sealed_memtable_count() >= SEALED || space.l0_table_count() >= TABLES
             };
-            behind(&self.messages) || behind(&self.state) || self.ids().values().any(behind)
+            let spaces = [&self.messages, &self.state, &self.ledger];
+            spaces.into_iter().any(behind) || self.ids().values().any(behind)
         };
         let started = Instant::now();
         while is_behind() {

@@ -27,6 +27,7 @@ mod error;
 mod groups;
 mod heads;
 mod journal;
+mod ledger;
 mod members;
 mod read;
 mod rows;
@@ -67,8 +68,8 @@ pub(crate) struct OpenError {
     source: EngineError,
 }
 
-/// One gateway's store on its own disk.
-#[derive(Debug)]
+/// One gateway's store on its own disk; all clones are the same.
+#[derive(Debug, Clone)]
 pub(crate) struct EmbeddedStore {
     shared: Arc<Shared>,
     /// Holds at most one order per caller, who waits for it.

@@ -15,6 +15,8 @@ pub(super) enum Space {
     Messages,
     /// The senders' ids of what was stored in this period.
     Ids(i64),
+    /// Who came and what was reported (`ledger::rows`).
+    Ledger,
 }
 
 /// The store itself.

@@ -3,6 +3,7 @@
 
 mod append;
 mod creation;
+mod ledger;
 mod members;
 mod read;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisResult, Value};
 use tokio::sync::watch;
 
+pub(crate) use self::ledger::{Counting, RedisLedger};
 use super::{Audience, Cursor, Progress, StoreError};
 use crate::redis::{Call, Client, Keys, Link, POSITION, RedisError, is_permanent};
 use crate::types::{ConversationId, Epoch, GatewayId, GatewayRef};

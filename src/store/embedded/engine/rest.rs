@@ -30,7 +30,7 @@ impl Engine {
         }
         if held > SHORT || self.database.journal_count() > 1 {
             let ids = self.ids();
-            let spaces = [&self.messages, &self.state, &self.padding];
+            let spaces = [&self.messages, &self.state, &self.ledger, &self.padding];
             for space in spaces.into_iter().chain(ids.values()) {
                 space.rotate_memtable()?;
             }

@@ -1,0 +1,132 @@
+//! Who was seen on the day that is now, so that he costs the log one entry.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::{Day, Person, Place};
+
+/// Most people of one day; 17 bytes each, at the next power of two.
+const MOST: usize = 4_000_000;
+
+/// What a look at somebody finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// Not seen before on this day.
+    First,
+    /// Seen already.
+    Again,
+    /// There is no room to remember more.
+    Full,
+}
+
+/// The people of one day, each with the place he was last seen in.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    day: Option<Day>,
+    people: HashMap<u64, u32, RandomState>,
+    /// By their number.
+    places: Vec<Place>,
+    numbers: HashMap<Place, u32, RandomState>,
+    before: HashMap<u64, u32, RandomState>,
+}
+
+impl Seen {
+    /// Whether somebody was seen on this day already.
+    #[must_use]
+    pub(crate) fn knows(&self, day: Day, person: &Person) -> bool {
+        self.day == Some(day) && self.people.contains_key(&person.number())
+    }
+
+    /// A person is here. On a new day everybody is new; where they were is
+    /// remembered for those who stay ([`Self::place`]).
+    pub(crate) fn visit(&mut self, day: Day, person: &Person, place: &Place) -> Visit {
+        match self.day {
+            // A straggler: it was counted when that day was, or is now.
+            Some(known) if day < known => return Visit::First,
+            Some(known) if day == known => {}
+            _ => {
+                self.before = std::mem::take(&mut self.people);
+                self.day = Some(day);
+            }
+        }
+        let number = person.number();
+        if self.people.contains_key(&number) {
+            return Visit::Again;
+        }
+        if self.people.len() >= MOST {
+            return Visit::Full;
+        }
+        let place = self.number(place);
+        self.people.insert(number, place);
+        Visit::First
+    }
+
+    /// Where somebody was when he was last seen, today or the day before.
+    #[must_use]
+    pub(crate) fn place(&self, person: &Person) -> Place {
+        let number = person.number();
+        let place = self.people.get(&number).or_else(|| self.before.get(&number));
+        place.and_then(|place| self.places.get(usize::try_from(*place).ok()?)).cloned().unwrap_or_default()
+    }
+
+    /// Takes a first visit back: it was not recorded.
+    pub(crate) fn forget(&mut self, person: &Person) {
+        self.people.remove(&person.number());
+    }
+
+    /// Where people of the day before were is not needed any more.
+    pub(crate) fn forget_before(&mut self) {
+        self.before = HashMap::default();
+    }
+
+    fn number(&mut self, place: &Place) -> u32 {
+        if let Some(number) = self.numbers.get(place) {
+            return *number;
+        }
+        let number = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+        self.places.push(place.clone());
+        self.numbers.insert(place.clone(), number);
+        number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::UserId;
+
+    fn user(id: i64) -> Person {
+        Person::User(UserId::new(id).unwrap())
+    }
+
+    #[test]
+    fn one_entry_a_day_and_the_place_is_kept_over_midnight() {
+        let day = Day::parse("2026-11-21").unwrap();
+        let place = Place::named(Some("Guangdong"), Some("Shenzhen"));
+        let mut seen = Seen::default();
+        assert_eq!(seen.visit(day, &user(1), &place), Visit::First);
+        assert_eq!(seen.visit(day, &user(1), &Place::default()), Visit::Again);
+        assert_eq!(seen.visit(day, &user(2), &Place::default()), Visit::First);
+        let next = day.plus(1);
+        let known = seen.place(&user(1));
+        assert_eq!(seen.visit(next, &user(1), &known), Visit::First);
+        assert_eq!(seen.visit(day, &user(2), &place), Visit::First, "of the day before");
+        assert_eq!((seen.place(&user(1)), seen.place(&user(2))), (place, Place::default()));
+        assert!(seen.knows(next, &user(1)) && !seen.knows(day, &user(1)));
+        seen.forget(&user(1));
+        assert_eq!(seen.visit(next, &user(1), &Place::default()), Visit::First);
+    }
+
+    #[test]
+    fn a_hundred_thousand_take_little() {
+        let mut seen = Seen::default();
+        let day = Day::parse("2026-11-21").unwrap();
+        for id in 1..=100_000 {
+            seen.visit(day, &user(id), &Place::default());
+        }
+        // 131072 and a seventh buckets, each with its byte of control.
+        let bytes = seen.people.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1);
+        assert!(bytes <= 2_300_000, "{bytes}");
+    }
+}
