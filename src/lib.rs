@@ -17,7 +17,7 @@
 //! | `wire`, `timer`, `message` | pure cores: bytes, deadlines, messages |
 //! | `hub` | the connections of this gateway |
 //! | `redis` | one supervised connection, keys, scripts, leases |
-//! | `route`, `bus`, `store` | three ports, each with two backends and one suite |
+//! | `route`, `presence`, `bus`, `store` | four ports, each with two backends and one suite |
 //! | `pipeline` | the product's verbs |
 //! | `net`, `ws`, `session` | sockets, upgrade, the connection |
 //! | `handover` | one process taking over from another |
@@ -39,6 +39,7 @@ mod net;
 mod pipeline;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod presence;
 mod redis;
 mod route;
 mod session;

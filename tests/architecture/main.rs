@@ -30,6 +30,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("hub", &["types", "telemetry", "message", "wire"]),
     ("redis", &["planted", "types", "telemetry", "config"]),
     ("route", &["planted", "redis", "types", "telemetry"]),
+    ("presence", &["redis", "types"]),
     ("bus", &["redis", "wire", "task", "types", "telemetry"]),
     ("store", &["redis", "wire", "types", "telemetry"]),
     (
@@ -39,6 +40,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "hub",
             "message",
             "route",
+            "presence",
             "bus",
             "store",
             "wire",
