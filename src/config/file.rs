@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use super::presence::PresenceTable;
 use super::{JwtAlgorithm, Secret};
 
 /// Top level.
@@ -47,6 +48,8 @@ pub(crate) struct File {
     pub retention: RetentionTable,
     /// `[groups]`
     pub groups: GroupsTable,
+    /// `[presence]`
+    pub presence: PresenceTable,
     /// `[handover]`
     pub handover: HandoverTable,
     /// `[heartbeat]`
@@ -289,6 +292,7 @@ impl Default for File {
             store: StoreTable::default(),
             retention: RetentionTable::default(),
             groups: GroupsTable::default(),
+            presence: PresenceTable::default(),
             handover: HandoverTable::default(),
             heartbeat: HeartbeatTable::default(),
             route: RouteTable::default(),
@@ -405,7 +409,7 @@ impl TryFrom<String> for Address {
 pub(crate) struct Time(pub Duration);
 
 impl Time {
-    const fn seconds(seconds: u64) -> Self {
+    pub(super) const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 }

@@ -15,6 +15,7 @@ mod error;
 mod file;
 mod key;
 mod layers;
+mod presence;
 mod resolve;
 mod secret;
 #[cfg(test)]
@@ -65,6 +66,8 @@ pub struct Config {
     pub retention: Retention,
     /// When a group is too large or too busy for every copy to be pushed.
     pub groups: Groups,
+    /// Who is online, and who may see it.
+    pub presence: Presence,
     /// Heartbeat interval told to clients (1-35 s; 15-35 s in production).
     pub heartbeat: Duration,
     /// Shortest time between two refreshes of a user's route (1-50 s).
@@ -130,6 +133,30 @@ pub struct Groups {
     pub pull_spread: Duration,
     /// Members up to which everybody is told what others received and read.
     pub receipt_members: u64,
+}
+
+/// Who is online, and who may see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presence {
+    /// Silence after which a user is offline.
+    pub window: Duration,
+    /// Time after a goodbye in which a user may come back.
+    pub grace: Duration,
+    /// Who may watch a user.
+    pub visibility: Visibility,
+    /// Most users that one connection may watch.
+    pub max_watched: usize,
+}
+
+/// Who may watch a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// Who shares a conversation.
+    Conversation,
+    /// Everybody.
+    All,
+    /// Nobody.
+    None,
 }
 
 /// Bounds on what one client can cost.

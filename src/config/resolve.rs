@@ -20,9 +20,10 @@ use super::file::{
     RedisTable, RetentionTable, StoreTable, Time,
 };
 use super::layers::{CONFIG_VARIABLE, Layers, Origins};
+use super::presence::{PresenceTable, VisibilityWord};
 use super::{
-    AuthConfig, Config, Durability, Groups, JwtAlgorithm, JwtConfig, JwtKey, Keep, Limits, RedisConfig,
-    Retention, Secret,
+    AuthConfig, Config, Durability, Groups, JwtAlgorithm, JwtConfig, JwtKey, Keep, Limits, Presence,
+    RedisConfig, Retention, Secret, Visibility,
 };
 use crate::types::GatewayId;
 
@@ -130,6 +131,7 @@ impl Resolver {
             durability: self.durability(&file.store, alone),
             retention: self.retention(&file.retention),
             groups: self.groups(&file.groups),
+            presence: self.presence(&file.presence, file.heartbeat.interval),
             heartbeat: self.time("heartbeat.interval", file.heartbeat.interval, 1_000..=35_000),
             route_refresh: self.time("route.refresh", file.route.refresh, 1_000..=50_000),
             handover_pause: self.time("handover.pause", file.handover.pause, 100..=30_000),
@@ -290,6 +292,31 @@ impl Resolver {
             push_rate: self.within("groups.push_rate", table.push_rate, 1..=1_000_000),
             pull_spread: self.time("groups.pull_spread", table.pull_spread, 0..=60_000),
             receipt_members: self.within("groups.receipt_members", table.receipt_members, 0..=10_000),
+        }
+    }
+
+    fn presence(&mut self, table: &PresenceTable, heartbeat: Time) -> Presence {
+        let window = self.time("presence.window", table.window, 3_000..=3_600_000);
+        if window < heartbeat.0.saturating_mul(3) {
+            let [window, heartbeat] = [window, heartbeat.0].map(humantime::format_duration);
+            let message = format!(
+                "{window} is below three times heartbeat.interval, {heartbeat}: users would be offline between two heartbeats"
+            );
+            self.fault("presence.window", message);
+        }
+        let grace = self.time("presence.grace", table.grace, 0..=60_000);
+        if grace >= window {
+            self.fault("presence.grace", "must be below presence.window");
+        }
+        Presence {
+            window,
+            grace,
+            visibility: match table.visibility {
+                VisibilityWord::Conversation => Visibility::Conversation,
+                VisibilityWord::All => Visibility::All,
+                VisibilityWord::None => Visibility::None,
+            },
+            max_watched: self.within("presence.max_watched", table.max_watched, 1..=100_000),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{RwLock, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,12 +16,13 @@ use super::run::descriptors;
 use super::wheel::Rhythm;
 use crate::admin::AdminContext;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver, RedisBus};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::handover::{Facts, HandoverError, Inherited, Newcomer, Order, Orders, Program};
 use crate::hub::{Hub, OutboxLimits};
 use crate::message::MAX_NODE;
 use crate::net::Listener;
 use crate::pipeline::{Backends, Inbox, Pipeline, Ports, Tuning};
+use crate::presence::{Presence, RedisPresence, Rules};
 use crate::redis::{Client, Keys, Lease, LeaseRecord, NodeLease};
 use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, RedisRoutes, Routes};
 use crate::session::Context;
@@ -33,6 +34,8 @@ use crate::ws::auth::Authenticator;
 
 /// New connections waiting for the wheel.
 const ARRIVALS: usize = 4_096;
+/// Until others know that somebody is back who came at the end of his grace.
+const SAID_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// A gateway that has its sockets bound and its identity drawn.
 #[derive(Debug)]
@@ -203,6 +206,10 @@ impl Gateway {
             None => (self.alone(receiver).await?, None),
         };
         let ports = Arc::new(ports);
+        if self.node.is_some() {
+            // The other process speaks until it has handed over.
+            ports.pulse.hold();
+        }
         let pipeline = Pipeline::start(Arc::clone(&ports), &self.stop);
         self.admin.inbox.open(&ports, &self.stop);
         let _ = self.admin.pipeline.set(Arc::clone(&pipeline));
@@ -220,7 +227,11 @@ impl Gateway {
             establishing: AtomicUsize::new(0),
             last_conn: AtomicU64::new(0),
         });
-        let rhythm = Rhythm { heartbeat: self.config.heartbeat, route_refresh: self.config.route_refresh };
+        let rhythm = Rhythm {
+            heartbeat: self.config.heartbeat,
+            route_refresh: self.config.route_refresh,
+            pulse: pulse(self.config.presence.window),
+        };
         let membership = membership.map(|(joined, node)| (joined.into_membership(ports), node));
         let most = self.config.limits.max_connections.min(descriptors()).min(Semaphore::MAX_PERMITS);
         let permits = Arc::new(Semaphore::new(most));
@@ -239,10 +250,11 @@ impl Gateway {
         spawn_core("store", &self.stop, async move {
             let _ = ended.await;
         });
+        let presence = Presence::alone(own.clone(), rules(&self.config));
         let routes = Routes::Memory(MemoryRoutes::new(Arc::new(MemoryTable::new(ROUTE_TTL)), own));
         let bus = Bus::Memory(MemoryBus::join(Arc::new(MemoryExchange::default()), destination, receiver));
         let store = Store::Embedded(store);
-        Ok(self.ports(Backends { routes, bus, store }, 0))
+        Ok(self.ports(Backends { routes, presence, bus, store }, 0))
     }
 
     async fn join(&self, client: &Client, receiver: Receiver) -> Result<(Ports, Joined, u16), GatewayError> {
@@ -292,8 +304,10 @@ impl Gateway {
         let _ = subscribed.wait_for(|&generation| generation > 0).await;
         metrics().redis_up.set(1.0);
         let store = Store::Redis(RedisStore::new(client.clone(), self.keys.clone()));
+        let presence = RedisPresence::new(client.clone(), &self.keys, own.clone(), rules(&self.config));
+        let presence = Presence::Redis(presence);
         let routes = Routes::Redis(RedisRoutes::new(client.clone(), self.keys.clone(), own, ROUTE_TTL));
-        let ports = self.ports(Backends { routes, bus: Bus::Redis(bus), store }, node);
+        let ports = self.ports(Backends { routes, presence, bus: Bus::Redis(bus), store }, node);
         self.admin.leased.store(true, Ordering::Relaxed);
         let leased = Arc::clone(&self.admin.leased);
         let joined = Joined { client: client.clone(), lease, node: node_lease, record, subscribed, leased };
@@ -302,8 +316,25 @@ impl Gateway {
 
     fn ports(&self, backends: Backends, node: u16) -> Ports {
         metrics().ack_level.set(backends.store.level());
-        let tuning = Tuning { send_wait: self.config.limits.send_wait, groups: self.config.groups };
+        let Config { limits, groups, presence, .. } = &self.config;
+        let tuning = Tuning { send_wait: limits.send_wait, groups: *groups, presence: *presence };
         Ports::new(self.data.own.clone(), Arc::clone(&self.hub), backends, node, tuning)
+    }
+}
+
+/// How often a connection is looked at for heartbeats.
+fn pulse(window: Duration) -> Duration {
+    (window / 12).clamp(Duration::from_millis(500), Duration::from_secs(10))
+}
+
+fn rules(config: &Config) -> Rules {
+    let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let config::Presence { window, grace, .. } = config.presence;
+    Rules {
+        window_ms: ms(window),
+        grace_ms: ms(grace + SAID_WITHIN),
+        // Everybody is heard of once.
+        hold_ms: ms(config.heartbeat + 2 * pulse(window)),
     }
 }
 

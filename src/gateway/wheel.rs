@@ -23,6 +23,8 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Rhythm {
     pub(super) heartbeat: Duration,
     pub(super) route_refresh: Duration,
+    /// Longest time between two looks at a connection that has been heard.
+    pub(super) pulse: Duration,
 }
 
 /// Looks at every connection when its time has come, until arrivals end.
@@ -79,8 +81,13 @@ fn look(pipeline: &Pipeline, wheel: &mut Wheel<Arc<Peer>>, peer: Arc<Peer>, rhyt
             if refresh {
                 pipeline.refresh(&peer);
             }
+            let pulse_ms = u64::try_from(rhythm.pulse.as_millis()).unwrap_or(u64::MAX);
+            // Heard since the last look, or just before it.
+            if now_ms.saturating_sub(peer.last_seen()) <= pulse_ms + 2 * WIDTH_MS {
+                pipeline.pulse(&peer);
+            }
             peer.outbox.shrink();
-            wheel.insert(next_ms, peer);
+            wheel.insert(next_ms.min(now_ms + pulse_ms), peer);
         }
     }
 }

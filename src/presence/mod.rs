@@ -26,6 +26,7 @@ mod online;
 mod redis;
 mod watches;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use memory::{MemoryOnline, MemoryPresence};
@@ -154,6 +155,12 @@ pub(crate) enum Presence {
 }
 
 impl Presence {
+    /// Of a gateway that stands alone.
+    #[must_use]
+    pub(crate) fn alone(own: GatewayRef, rules: Rules) -> Self {
+        Self::Memory(MemoryPresence::new(Arc::new(MemoryOnline::new(rules)), own))
+    }
+
     /// Takes what happened here, finds who is gone, and looks.
     pub(crate) async fn step(&self, step: Step<'_>) -> Result<(Stepped, Look), PresenceError> {
         match self {

@@ -242,7 +242,7 @@ impl Online {
         }
         self.version = self.version.max(carried.version);
         self.stepped = self.stepped.max(carried.stepped);
-        self.held = self.held.max(carried.held);
+        self.held = carried.held;
     }
 }
 

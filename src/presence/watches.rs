@@ -101,7 +101,9 @@ impl<K: Copy + Eq + Hash> Watches<K> {
     /// not to watch.
     pub(crate) fn unexpect(&mut self, by: K, users: &[UserId]) {
         if let Some(watcher) = self.watchers.get_mut(&by) {
-            users.iter().for_each(|user| drop(watcher.wanted.remove(user)));
+            for user in users {
+                watcher.wanted.remove(user);
+            }
             self.dismiss(by);
         }
         for user in users {
@@ -139,10 +141,14 @@ impl<K: Copy + Eq + Hash> Watches<K> {
             watcher.wanted.clear();
             watcher.users.drain().collect()
         } else {
-            users.iter().for_each(|user| drop(watcher.wanted.remove(user)));
+            for user in users {
+                watcher.wanted.remove(user);
+            }
             users.iter().copied().filter(|user| watcher.users.remove(user)).collect()
         };
-        ended.iter().for_each(|user| drop(watcher.missed.remove(user)));
+        for user in &ended {
+            watcher.missed.remove(user);
+        }
         self.dismiss(by);
         for user in ended {
             if let Some(watched) = self.users.get_mut(&user) {

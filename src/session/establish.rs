@@ -17,6 +17,7 @@ use super::dispatch::Fatal;
 use super::farewell::farewell;
 use super::identify::{Opening, read_opening};
 use crate::hub::{Frame, PeerIdentity};
+use crate::pipeline::{Sighting, Way};
 use crate::store::Conversations;
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::{CloseReason, unix_ms};
@@ -201,6 +202,10 @@ async fn run(
     let peer = attached.peer;
     let ready = Payload::Ready(ready(&context, &peer.identity, attached.conversations));
     let have = opening.identify.as_ref().map(|identify| identify.have.as_slice()).unwrap_or_default();
+    let client = opening.identify.as_ref().map(|identify| identify.client.clone()).unwrap_or_default();
+    let install = client.get("installId").cloned();
+    let user = Some(peer.identity.user);
+    context.pipeline.sighted(&Sighting { way: Way::Connection, user, install, client });
     let mut start = attached.start;
     let replay = context.pipeline.ports().resume(peer.identity.user, have, &mut start).await;
     // Before whatever came live since the connection became reachable.

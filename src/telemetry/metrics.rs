@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use metrics::{Counter, Gauge, Histogram, Unit};
 
 use super::labels::FrameKind;
+use super::presence::PresenceMetrics;
 use crate::types::CloseReason;
 
 /// The cached handles.
@@ -99,6 +100,7 @@ pub(crate) struct Metrics {
     pub reconcile_resubscribed: Counter,
     pub reconcile_lease: Counter,
     pub reconciled: Counter,
+    pub presence: PresenceMetrics,
     pub redis_up: Gauge,
     pub redis_reconnects: Counter,
     pub redis_commands: Counter,
@@ -138,22 +140,27 @@ pub(crate) fn carry_counter(name: String, labels: &[(String, String)], value: u6
     metrics::counter!(name, labels).increment(value);
 }
 
-fn counter(name: &'static str, help: &'static str) -> Counter {
+pub(super) fn counter(name: &'static str, help: &'static str) -> Counter {
     metrics::describe_counter!(name, help);
     metrics::counter!(name)
 }
 
-fn labelled(name: &'static str, help: &'static str, label: &'static str, value: &'static str) -> Counter {
+pub(super) fn labelled(
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    value: &'static str,
+) -> Counter {
     metrics::describe_counter!(name, help);
     metrics::counter!(name, label => value)
 }
 
-fn gauge(name: &'static str, help: &'static str) -> Gauge {
+pub(super) fn gauge(name: &'static str, help: &'static str) -> Gauge {
     metrics::describe_gauge!(name, help);
     metrics::gauge!(name)
 }
 
-fn seconds(name: &'static str, help: &'static str) -> Histogram {
+pub(super) fn seconds(name: &'static str, help: &'static str) -> Histogram {
     metrics::describe_histogram!(name, Unit::Seconds, help);
     metrics::histogram!(name)
 }
@@ -385,6 +392,7 @@ impl Metrics {
                 "tidegate_reconciled_conversations_total",
                 "Conversations looked at for what was lost.",
             ),
+            presence: PresenceMetrics::register(),
             redis_up: gauge("tidegate_redis_up", "1 while Redis answers and the channel is subscribed."),
             redis_reconnects: counter(
                 "tidegate_redis_reconnects_total",
