@@ -17,7 +17,7 @@
 //! | `wire`, `timer`, `message`, `analytics` | pure cores: bytes, deadlines, messages, who came |
 //! | `hub` | the connections of this gateway |
 //! | `redis` | one supervised connection, keys, scripts, leases |
-//! | `route`, `bus`, `store` | three ports, each with two backends and one suite |
+//! | `route`, `presence`, `bus`, `store` | four ports, each with two backends and one suite |
 //! | `pipeline` | the product's verbs |
 //! | `census` | who comes, gathered and counted |
 //! | `net`, `ws`, `session` | sockets, upgrade, the connection |
@@ -42,6 +42,7 @@ mod net;
 mod pipeline;
 #[cfg(feature = "planted-bugs")]
 mod planted;
+mod presence;
 mod redis;
 mod route;
 mod session;

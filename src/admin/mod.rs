@@ -17,6 +17,9 @@
 //! | `PUT`, `DELETE /v1/conversations/{id}/members/{user}` | add or change a member, remove it |
 //! | `GET /v1/conversations/{id}/blacklist` | who is kept out |
 //! | `PUT`, `DELETE /v1/conversations/{id}/blacklist/{user}` | keep out, let in again |
+//! | `POST /v1/presence/heartbeat` | a user without a connection is there |
+//! | `GET /v1/presence/online-count` | how many are online |
+//! | `GET /v1/presence/users` | who of these is online, since when, with what |
 //! | `GET /v1/history` | the messages of a conversation |
 //! | `POST /v1/push` | an ephemeral payload to users, a conversation, or all |
 //! | `POST /v1/analytics/events` | events that applications report |
@@ -42,6 +45,7 @@ mod key;
 mod members;
 mod messages;
 mod orders;
+mod presence;
 mod problem;
 mod push;
 mod users;
@@ -150,6 +154,9 @@ pub(crate) fn router(context: Arc<AdminContext>) -> Router {
         .route("/v1/conversations/{id}/blacklist", get(members::blacklist))
         .route("/v1/conversations/{id}/blacklist/{user}", put(members::block))
         .route("/v1/conversations/{id}/blacklist/{user}", delete(members::unblock))
+        .route("/v1/presence/heartbeat", post(presence::heartbeat))
+        .route("/v1/presence/online-count", get(presence::online_count))
+        .route("/v1/presence/users", get(presence::users))
         .route("/v1/history", get(history::history))
         .route("/v1/analytics/events", post(analytics::events).layer(roomiest))
         .route("/v1/presence/dau", get(counts::dau))
@@ -187,7 +194,7 @@ mod tests {
             .filter_map(|line| line.trim().strip_prefix(".route(\"")?.split_once("\", "))
             .map(|(path, method)| (path, &method[..method.find('(').unwrap()]))
             .collect();
-        assert_eq!(routes.len(), 27);
+        assert_eq!(routes.len(), 30);
         for (path, method) in routes {
             assert!(document["paths"][path][method].is_object(), "{method} {path}");
         }

@@ -20,7 +20,7 @@ async fn find(ports: &Ports, user: UserId) -> Result<Route, Problem> {
     Ok(ports.routes.query(&[user]).await?.into_iter().next().unwrap_or_default())
 }
 
-fn describe(device: &DeviceRoute) -> Value {
+pub(super) fn describe(device: &DeviceRoute) -> Value {
     json!({
         "deviceId": device.device.as_str(),
         "gatewayId": device.seat.gateway.id.as_str(),

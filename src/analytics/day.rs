@@ -50,7 +50,7 @@ impl fmt::Display for Day {
 
 /// The time zone in which days are counted.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Zone {
+pub(crate) struct Zone {
     name: String,
     zone: TimeZone,
 }

@@ -19,7 +19,7 @@ mod person;
 mod place;
 mod seen;
 
-pub use day::Zone;
+pub(crate) use day::Zone;
 pub(crate) use day::{Day, instant};
 pub(crate) use entry::{Entry, Item, Position, SEEN};
 pub(crate) use event::{Event, PAST_MS, RefusedField};

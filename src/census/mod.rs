@@ -38,6 +38,7 @@ use crate::analytics::{
     Zone, rollup,
 };
 use crate::hub::{Hub, Peer};
+use crate::presence::Presence;
 use crate::store::StoreError;
 use crate::store::ledger::{Batch, Ledger, Recorded};
 use crate::task::spawn_core;
@@ -62,6 +63,8 @@ pub(crate) struct Terms {
     pub history_age: i64,
     /// Time between two samples, ms.
     pub every: i64,
+    /// Who has shown life within this is online.
+    pub window: Duration,
     /// After which silence a connection is ended, ms: by then everybody who is
     /// still connected after midnight has shown it.
     pub silence: i64,
@@ -103,11 +106,16 @@ impl Census {
     }
 
     /// Starts what it does by itself, until `stop`.
-    pub(crate) fn start(self: &Arc<Self>, hub: &Arc<Hub>, stop: &CancellationToken) {
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        presence: &Arc<Presence>,
+        stop: &CancellationToken,
+    ) {
         let census = Arc::clone(self);
         spawn_core("census", stop, async move { census.keep_recording().await });
-        let (census, here) = (Arc::clone(self), Arc::clone(hub));
-        spawn_core("census upkeep", stop, async move { census.keep_up(&here).await });
+        let (census, presence) = (Arc::clone(self), Arc::clone(presence));
+        spawn_core("census upkeep", stop, async move { census.keep_up(&presence).await });
         let (census, here) = (Arc::clone(self), Arc::clone(hub));
         spawn_core("census days", stop, async move { census.keep_days(&here).await });
     }

@@ -3,9 +3,10 @@
 use super::*;
 use crate::analytics::{Position, instant};
 use crate::hub::{OutboxLimits, PeerIdentity};
+use crate::presence::{RedisPresence, Rules};
 use crate::redis::testing::TestRedis;
 use crate::store::{Counting, EmbeddedStore, Left, RedisLedger};
-use crate::types::{ConnId, DeviceId};
+use crate::types::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef};
 
 const DAY_MS: i64 = 24 * 3_600_000;
 const LIMITS: OutboxLimits = OutboxLimits { bytes: 1 << 20, frames: 100 };
@@ -17,6 +18,7 @@ fn terms(zone: &str) -> Terms {
         log_count: 1_000_000,
         history_age: 400 * DAY_MS,
         every: 60_000,
+        window: Duration::from_secs(180),
         silence: 90_000,
     }
 }
@@ -136,7 +138,9 @@ async fn a_past_day_is_counted_anew_from_the_log() {
 async fn each_instant_has_one_sample_and_old_days_are_closed() {
     let redis = TestRedis::start();
     let client = redis.client().await;
-    let hub = Hub::new(LIMITS);
+    let own = GatewayRef { id: GatewayId::new("gw-a").unwrap(), epoch: Epoch(1) };
+    let presence =
+        Presence::Redis(RedisPresence::new(client.clone(), &TestRedis::keys(), own, Rules::default()));
     let census = |name: &str| {
         let ledger = RedisLedger::new(client.clone(), TestRedis::keys(), Counting::Estimated, 86_400);
         Census::new(name, Ledger::Redis(ledger), terms("UTC"), None)
@@ -153,10 +157,10 @@ async fn each_instant_has_one_sample_and_old_days_are_closed() {
         place: Place::default(),
     };
     one.ledger.count(&[stray]).await.unwrap();
-    assert!(one.tick(&hub, now, &mut None).await.unwrap());
-    assert!(!other.tick(&hub, now, &mut None).await.unwrap(), "the turn is another's");
+    assert!(one.tick(&presence, now, &mut None).await.unwrap());
+    assert!(!other.tick(&presence, now, &mut None).await.unwrap(), "the turn is another's");
     let _: u64 = redis.query(&["DEL", "presence.turn"]).await;
-    assert!(other.tick(&hub, now + 1, &mut None).await.unwrap());
+    assert!(other.tick(&presence, now + 1, &mut None).await.unwrap());
     let samples = one.ledger.samples(0, i64::MAX).await.unwrap();
     assert_eq!(samples.iter().map(|sample| (sample.at, sample.online)).collect::<Vec<_>>(), [(minute, 1)]);
     let people: Vec<String> = redis.query(&["KEYS", "presence.dau:*:h*"]).await;

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use super::Census;
 use super::online::online;
 use crate::analytics::{Day, Sample, aligned};
-use crate::hub::Hub;
+use crate::presence::Presence;
 use crate::store::StoreError;
 use crate::telemetry::metrics;
 use crate::types::unix_ms;
@@ -27,7 +27,7 @@ impl Census {
     }
 
     /// At each aligned instant, for ever.
-    pub(super) async fn keep_up(&self, hub: &Hub) {
+    pub(super) async fn keep_up(&self, presence: &Presence) {
         let every = self.terms.every;
         let mut closed = None;
         loop {
@@ -36,7 +36,7 @@ impl Census {
             let late = fastrand::i64(0..=(every / 20).min(2_000));
             let wait = next.saturating_add(late).saturating_sub(unix_ms());
             tokio::time::sleep(Duration::from_millis(u64::try_from(wait).unwrap_or(0))).await;
-            match self.tick(hub, unix_ms(), &mut closed).await {
+            match self.tick(presence, unix_ms(), &mut closed).await {
                 Ok(is_mine) => debug!(is_mine, "online numbers sampled"),
                 Err(error) => warn!(%error, "no sample of the online numbers"),
             }
@@ -46,7 +46,7 @@ impl Census {
     /// Does what is due at `now`; whether it was this gateway's turn.
     pub(super) async fn tick(
         &self,
-        hub: &Hub,
+        presence: &Presence,
         now: i64,
         closed: &mut Option<Day>,
     ) -> Result<bool, StoreError> {
@@ -59,7 +59,7 @@ impl Census {
             return Ok(false);
         }
         let at = aligned(now, self.terms.every);
-        let online = online(&self.ledger, hub, now).await?;
+        let online = online(presence, self.terms.window, now).await?;
         if self.ledger.sample(Sample { at, online }).await? {
             metrics().census.samples.increment(1);
         }

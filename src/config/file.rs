@@ -8,7 +8,8 @@
 //! Times are texts with a unit: `"500ms"`, `"30s"`, `"1m 30s"`. Paths are
 //! relative to the working directory.
 
-mod census;
+mod analytics;
+mod presence;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-pub(crate) use self::census::{AnalyticsTable, DauWord, PresenceTable};
+pub(crate) use self::analytics::AnalyticsTable;
+pub(crate) use self::presence::{DauWord, PresenceTable, VisibilityWord};
 use super::{JwtAlgorithm, Secret};
 
 /// Top level.
@@ -417,7 +419,7 @@ impl TryFrom<String> for Address {
 pub(crate) struct Time(pub Duration);
 
 impl Time {
-    const fn seconds(seconds: u64) -> Self {
+    pub(super) const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 }

@@ -68,6 +68,8 @@ pub struct Config {
     pub groups: Groups,
     /// Who came, and what was reported.
     pub analytics: Analytics,
+    /// Who is online, and who may see it.
+    pub presence: Presence,
     /// Heartbeat interval told to clients (1-35 s; 15-35 s in production).
     pub heartbeat: Duration,
     /// Shortest time between two refreshes of a user's route (1-50 s).
@@ -139,7 +141,7 @@ pub struct Groups {
 #[derive(Debug, Clone)]
 pub struct Analytics {
     /// Where days begin and end.
-    pub zone: Zone,
+    pub(crate) zone: Zone,
     /// Age at which entries of the log are removed.
     pub log_age: Duration,
     /// Most entries of the log.
@@ -152,6 +154,30 @@ pub struct Analytics {
     pub sample_every: Duration,
     /// Age at which samples and daily numbers are removed.
     pub history_age: Duration,
+}
+
+/// Who is online, and who may see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presence {
+    /// Silence after which a user is offline.
+    pub window: Duration,
+    /// Time after a goodbye in which a user may come back.
+    pub grace: Duration,
+    /// Who may watch a user.
+    pub visibility: Visibility,
+    /// Most users that one connection may watch.
+    pub max_watched: usize,
+}
+
+/// Who may watch a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// Who shares a conversation.
+    Conversation,
+    /// Everybody.
+    All,
+    /// Nobody.
+    None,
 }
 
 /// Bounds on what one client can cost.

@@ -17,12 +17,12 @@ use tracing_subscriber::EnvFilter;
 use super::error::{ConfigError, ConfigErrors};
 use super::file::{
     AdminTable, AnalyticsTable, AuthTable, DauWord, File, FormatWord, GroupsTable, KeyTable, LevelWord,
-    LimitsTable, ModeWord, PresenceTable, RedisTable, RetentionTable, StoreTable, Time,
+    LimitsTable, ModeWord, PresenceTable, RedisTable, RetentionTable, StoreTable, Time, VisibilityWord,
 };
 use super::layers::{CONFIG_VARIABLE, Layers, Origins};
 use super::{
     Analytics, AuthConfig, Config, Durability, Groups, JwtAlgorithm, JwtConfig, JwtKey, Keep, Limits,
-    RedisConfig, Retention, Secret,
+    Presence, RedisConfig, Retention, Secret, Visibility,
 };
 use crate::analytics::Zone;
 use crate::types::GatewayId;
@@ -132,6 +132,7 @@ impl Resolver {
             retention: self.retention(&file.retention),
             groups: self.groups(&file.groups),
             analytics: self.analytics(file.analytics, &file.presence),
+            presence: self.presence(&file.presence, file.heartbeat.interval),
             heartbeat: self.time("heartbeat.interval", file.heartbeat.interval, 1_000..=35_000),
             route_refresh: self.time("route.refresh", file.route.refresh, 1_000..=50_000),
             handover_pause: self.time("handover.pause", file.handover.pause, 100..=30_000),
@@ -307,6 +308,31 @@ impl Resolver {
             exact: presence.dau == DauWord::Exact,
             sample_every: self.time("presence.sample_every", presence.sample_every, 1_000..=3_600_000),
             history_age: self.time("presence.history_age", presence.history_age, DAY..=3_650 * DAY),
+        }
+    }
+
+    fn presence(&mut self, table: &PresenceTable, heartbeat: Time) -> Presence {
+        let window = self.time("presence.window", table.window, 3_000..=3_600_000);
+        if window < heartbeat.0.saturating_mul(3) {
+            let [window, heartbeat] = [window, heartbeat.0].map(humantime::format_duration);
+            let message = format!(
+                "{window} is below three times heartbeat.interval, {heartbeat}: users would be offline between two heartbeats"
+            );
+            self.fault("presence.window", message);
+        }
+        let grace = self.time("presence.grace", table.grace, 0..=60_000);
+        if grace >= window {
+            self.fault("presence.grace", "must be below presence.window");
+        }
+        Presence {
+            window,
+            grace,
+            visibility: match table.visibility {
+                VisibilityWord::Conversation => Visibility::Conversation,
+                VisibilityWord::All => Visibility::All,
+                VisibilityWord::None => Visibility::None,
+            },
+            max_watched: self.within("presence.max_watched", table.max_watched, 1..=100_000),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{RwLock, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,12 +16,13 @@ use super::run::descriptors;
 use crate::admin::AdminContext;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver, RedisBus};
 use crate::census::{Census, Geo, Terms};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::handover::{Facts, HandoverError, Inherited, Newcomer, Order, Orders, Program};
 use crate::hub::{Hub, OutboxLimits};
 use crate::message::MAX_NODE;
 use crate::net::Listener;
 use crate::pipeline::{Backends, Inbox, Pipeline, Ports, Tuning};
+use crate::presence::{Presence, RedisPresence, Rules};
 use crate::redis::{Client, Keys, Lease, LeaseRecord, NodeLease};
 use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, RedisRoutes, Routes};
 use crate::session::{Context, Pace};
@@ -34,6 +35,8 @@ use crate::ws::auth::Authenticator;
 
 /// New connections waiting for the wheel.
 const ARRIVALS: usize = 4_096;
+/// Until others know that somebody is back who came at the end of his grace.
+const SAID_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// A gateway that has its sockets bound and its identity drawn.
 #[derive(Debug)]
@@ -209,8 +212,12 @@ impl Gateway {
         };
         let ports = Arc::new(ports);
         let census = self.census(ledger).await?;
-        census.start(&self.hub, &self.stop);
+        census.start(&self.hub, &ports.presence, &self.stop);
         let _ = self.admin.census.set(Arc::clone(&census));
+        if self.node.is_some() {
+            // The other process speaks until it has handed over.
+            ports.pulse.hold();
+        }
         let pipeline = Pipeline::start(Arc::clone(&ports), &self.stop);
         self.admin.inbox.open(&ports, &self.stop);
         let _ = self.admin.pipeline.set(Arc::clone(&pipeline));
@@ -233,6 +240,7 @@ impl Gateway {
             heartbeat: self.config.heartbeat,
             route_refresh: self.config.route_refresh,
             message: self.config.limits.message,
+            pulse: pulse(self.config.presence.window),
         };
         let membership = membership.map(|(joined, node)| (joined.into_membership(ports), node));
         let most = self.config.limits.max_connections.min(descriptors()).min(Semaphore::MAX_PERMITS);
@@ -255,6 +263,7 @@ impl Gateway {
             log_count: config.log_count,
             history_age: ms(config.history_age),
             every: ms(config.sample_every),
+            window: self.config.presence.window,
             silence: ms(self.config.heartbeat.saturating_mul(3)),
         };
         let geo = match config.geo_database.clone() {
@@ -284,10 +293,11 @@ impl Gateway {
         spawn_core("store", &self.stop, async move {
             let _ = ended.await;
         });
+        let presence = Presence::alone(own.clone(), rules(&self.config));
         let routes = Routes::Memory(MemoryRoutes::new(Arc::new(MemoryTable::new(ROUTE_TTL)), own));
         let bus = Bus::Memory(MemoryBus::join(Arc::new(MemoryExchange::default()), destination, receiver));
-        let ports = self.ports(Backends { routes, bus, store: Store::Embedded(store.clone()) }, 0);
-        Ok((ports, store))
+        let backends = Backends { routes, presence, bus, store: Store::Embedded(store.clone()) };
+        Ok((self.ports(backends, 0), store))
     }
 
     async fn join(&self, client: &Client, receiver: Receiver) -> Result<(Ports, Joined, u16), GatewayError> {
@@ -337,8 +347,10 @@ impl Gateway {
         let _ = subscribed.wait_for(|&generation| generation > 0).await;
         metrics().redis_up.set(1.0);
         let store = Store::Redis(RedisStore::new(client.clone(), self.keys.clone()));
+        let presence = RedisPresence::new(client.clone(), &self.keys, own.clone(), rules(&self.config));
+        let presence = Presence::Redis(presence);
         let routes = Routes::Redis(RedisRoutes::new(client.clone(), self.keys.clone(), own, ROUTE_TTL));
-        let ports = self.ports(Backends { routes, bus: Bus::Redis(bus), store }, node);
+        let ports = self.ports(Backends { routes, presence, bus: Bus::Redis(bus), store }, node);
         self.admin.leased.store(true, Ordering::Relaxed);
         let leased = Arc::clone(&self.admin.leased);
         let joined = Joined { client: client.clone(), lease, node: node_lease, record, subscribed, leased };
@@ -347,8 +359,25 @@ impl Gateway {
 
     fn ports(&self, backends: Backends, node: u16) -> Ports {
         metrics().ack_level.set(backends.store.level());
-        let tuning = Tuning { send_wait: self.config.limits.send_wait, groups: self.config.groups };
+        let Config { limits, groups, presence, .. } = &self.config;
+        let tuning = Tuning { send_wait: limits.send_wait, groups: *groups, presence: *presence };
         Ports::new(self.data.own.clone(), Arc::clone(&self.hub), backends, node, tuning)
+    }
+}
+
+/// How often a connection is looked at for heartbeats.
+fn pulse(window: Duration) -> Duration {
+    (window / 12).clamp(Duration::from_millis(500), Duration::from_secs(10))
+}
+
+fn rules(config: &Config) -> Rules {
+    let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let config::Presence { window, grace, .. } = config.presence;
+    Rules {
+        window_ms: ms(window),
+        grace_ms: ms(grace + SAID_WITHIN),
+        // Everybody is heard of once.
+        hold_ms: ms(config.heartbeat + 2 * pulse(window)),
     }
 }
 

@@ -379,6 +379,7 @@ async fn give_back(pipeline: &Pipeline, lease: Option<Lease>) {
     // What was stored is delivered; then nobody is here any more.
     pipeline.drained().await;
     pipeline.departed().await;
+    pipeline.last_pulse().await;
     if let Some(lease) = lease {
         // A failure leaves it to run out.
         let _ = lease.release().await;

@@ -72,8 +72,13 @@ fn look(pipeline: &Pipeline, wheel: &mut Wheel<Arc<Peer>>, peer: Arc<Peer>, pace
             if refresh {
                 pipeline.refresh(&peer);
             }
+            let pulse_ms = u64::try_from(pace.pulse.as_millis()).unwrap_or(u64::MAX);
+            // Heard since the last look, or just before it.
+            if now_ms.saturating_sub(peer.last_seen()) <= pulse_ms + 2 * WIDTH_MS {
+                pipeline.pulse(&peer);
+            }
             peer.outbox.shrink();
-            wheel.insert(next_ms, peer);
+            wheel.insert(next_ms.min(now_ms + pulse_ms), peer);
         }
     }
 }

@@ -29,6 +29,7 @@ mod notify;
 mod order;
 mod parent;
 mod precopy;
+mod presence;
 mod record;
 mod spawn;
 mod staging;

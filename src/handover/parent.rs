@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::precopy::Gathering;
 use super::spawn::Newborn;
 use super::state::{FORMAT, OLDEST_FORMAT, Summary, Writer};
-use super::{Channel, Facts, HandoverError, Program, Report, budget, record};
+use super::{Channel, Facts, HandoverError, Program, Report, budget, presence, record};
 use crate::hub::{HeldConnection, Peer};
 use crate::pipeline::{Inbox, Ports};
 use crate::session::Context;
@@ -286,6 +286,9 @@ impl Estate {
         for top in self.tops(held).await? {
             write(Record::Top(top))?;
         }
+        for record in presence::records(ports) {
+            writer.skippable(record).map_err(HandoverError::io("state"))?;
+        }
         Ok(())
     }
 
@@ -317,6 +320,7 @@ impl Estate {
         ports.bus.resume(None).await;
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         ports.hub.all().iter().for_each(|peer| peer.forgive(pause_ms));
+        ports.pulse.go_on();
         self.context.freeze.thaw(&ports.hub);
     }
 }

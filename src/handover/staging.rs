@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::child::Arrived;
-use super::{HandoverError, record, state};
+use super::{HandoverError, presence, record, state};
 use crate::bus::{Cause, Heard, Numbers};
 use crate::hub::{CarriedRoom, Hub, Peer};
 use crate::pipeline::Ports;
@@ -46,6 +46,7 @@ pub(crate) async fn stage(
     let (mut connections, mut peers) = (Vec::new(), Vec::new());
     let mut unfinished = (0, 0);
     let (mut counters, mut tops, mut groups) = (Vec::new(), Vec::new(), Vec::new());
+    let mut present = presence::Arriving::default();
     state::read(memory, &summary, |record| {
         match record {
             Record::Gateway(record) => gateway = Some(record),
@@ -71,6 +72,9 @@ pub(crate) async fn stage(
             Record::Room(record) => groups.push(restore_room(&ports.hub, record::to_room(&record)?)),
             Record::Counter(counter) => counters.push(counter),
             Record::Top(top) => tops.push(top),
+            Record::Online(record) => present.online(&record)?,
+            Record::Watched(record) => present.watched(&record)?,
+            Record::Watcher(record) => present.watcher(&record)?,
         }
         Ok(())
     })?;
@@ -78,6 +82,7 @@ pub(crate) async fn stage(
     if u64::try_from(connections.len()) != Ok(announced) {
         return Err(HandoverError::State(format!("{} connections of {announced}", connections.len())));
     }
+    present.place(ports, &peers);
     prove(ports, &tops).await?;
     ports.store.register(&ports.own, &groups);
     bind(ports, &peers).await?;
@@ -150,6 +155,7 @@ impl Staged {
             tokio::spawn(connection);
         }
         ports.bus.resume(standing(&gateway)).await;
+        ports.pulse.go_on();
         for HandoverCounter { name, labels, value } in counters {
             let labels: Vec<_> = labels.into_iter().map(|label| (label.name, label.value)).collect();
             carry_counter(name, &labels, value);

@@ -62,6 +62,7 @@ impl Pipeline {
                 peer.outbox.end(Ending::of(CloseReason::Replaced));
             }
         }
+        ports.pulse.heard(user, peer.last_seen());
         if ports.hub.take_condemned(peer.identity.conn) {
             // The device was bound anew elsewhere since our own bind.
             peer.outbox.end(Ending::of(CloseReason::Replaced));
@@ -88,6 +89,7 @@ impl Pipeline {
     pub(crate) fn detach(&self, peer: &Arc<Peer>, reason: CloseReason) {
         self.ports.hub.remove(peer);
         self.ports.leave_rooms(peer);
+        self.ports.pulse.forget(peer.identity.conn);
         if !matches!(reason, CloseReason::Replaced | CloseReason::Superseded) {
             self.depart(peer);
         }

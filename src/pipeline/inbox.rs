@@ -91,6 +91,11 @@ impl Inbox {
                     metrics().dropped_membership_full.increment(1);
                 }
             }
+            Some(Item::Presence(changes)) => {
+                if let Some(ports) = self.ports.get().and_then(Weak::upgrade) {
+                    ports.presence_changed(&changes);
+                }
+            }
             // It has done its work before it comes here.
             Some(Item::Mark(_)) => {}
             // An item of a newer gateway; its version said it may be skipped.

@@ -1,7 +1,7 @@
 //! The product's verbs: send, deliver, repair, reconcile, acknowledge, relay,
-//! attach, resume, kick, pull, look back, change members.
+//! attach, resume, kick, pull, look back, change members, pulse, watch.
 //!
-//! The only place that sees messages, the hub and the three ports together.
+//! The only place that sees messages, the hub and the four ports together.
 //! Order of work for a send: validate → dedup + seq + append → ack the sender
 //! → look up the receivers → deliver. Every queue is bounded, every wait has a
 //! deadline, and a full queue is answered, never waited for.
@@ -27,6 +27,7 @@ mod membership;
 mod owed;
 mod proof;
 mod pull;
+mod pulse;
 mod reconcile;
 mod refresh;
 mod relay;
@@ -39,6 +40,8 @@ mod simulation;
 mod standing;
 #[cfg(test)]
 mod testbed;
+mod watch;
+mod watching;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,13 +57,15 @@ pub(crate) use inbox::Inbox;
 pub(crate) use kick::KickRequest;
 pub(crate) use living::Living;
 pub(crate) use pull::Pull;
+pub(crate) use pulse::Pulse;
 pub(crate) use relay::{Relay, RelayTo};
 pub(crate) use send::{Origin, SendOutcome, SendRequest, failed};
 
 use crate::bus::Bus;
-use crate::config::Groups;
+use crate::config::{self, Groups};
 use crate::hub::{Hub, Peer};
 use crate::message::IdSource;
+use crate::presence::Presence;
 use crate::route::Routes;
 use crate::store::Store;
 use crate::types::GatewayRef;
@@ -74,6 +79,8 @@ pub(crate) struct Ports {
     pub hub: Arc<Hub>,
     /// Where users are.
     pub routes: Routes,
+    /// Who is online.
+    pub presence: Arc<Presence>,
     /// The way to other gateways.
     pub bus: Bus,
     /// The log.
@@ -84,6 +91,10 @@ pub(crate) struct Ports {
     pub send_wait: Duration,
     /// When a group is too large or too busy for every copy to be pushed.
     pub groups: Groups,
+    /// Who may watch whom.
+    pub visibility: config::Presence,
+    /// What is to be said of presence, and who watches.
+    pub pulse: Pulse,
     /// Held shared while interest in groups is registered, alone while it is
     /// taken back.
     pub interest: RwLock<()>,
@@ -98,6 +109,8 @@ pub(crate) struct Ports {
 pub(crate) struct Backends {
     /// Where users are.
     pub routes: Routes,
+    /// Who is online.
+    pub presence: Presence,
     /// The way to other gateways.
     pub bus: Bus,
     /// The log.
@@ -111,6 +124,8 @@ pub(crate) struct Tuning {
     pub send_wait: Duration,
     /// When a group is too large or too busy for every copy to be pushed.
     pub groups: Groups,
+    /// Who may watch whom.
+    pub presence: config::Presence,
 }
 
 #[cfg(test)]
@@ -123,7 +138,13 @@ impl Tuning {
             pull_spread: Duration::ZERO,
             receipt_members: 200,
         };
-        Self { send_wait: Duration::from_millis(150), groups }
+        let presence = config::Presence {
+            window: Duration::from_secs(180),
+            grace: Duration::from_secs(5),
+            visibility: config::Visibility::Conversation,
+            max_watched: 1_000,
+        };
+        Self { send_wait: Duration::from_millis(150), groups, presence }
     }
 }
 
@@ -132,18 +153,21 @@ impl Ports {
     /// messages.
     #[must_use]
     pub(crate) fn new(own: GatewayRef, hub: Arc<Hub>, backends: Backends, node: u16, tuning: Tuning) -> Self {
-        let Backends { routes, bus, store } = backends;
-        let Tuning { send_wait, groups } = tuning;
+        let Backends { routes, presence, bus, store } = backends;
+        let Tuning { send_wait, groups, presence: visibility } = tuning;
         let ids = Mutex::new(IdSource::new(node));
         Self {
             own,
             hub,
             routes,
+            presence: Arc::new(presence),
             bus,
             store,
             ids,
             send_wait,
             groups,
+            visibility,
+            pulse: Pulse::default(),
             interest: RwLock::default(),
             living: Mutex::default(),
             owed: owed::Owed::default(),
@@ -176,6 +200,7 @@ impl Pipeline {
         reconcile::start(&ports, stop);
         let (refreshes, departures) = refresh::start(&ports, stop);
         repair::start(&ports, stop);
+        pulse::start(&ports, stop);
         interest::start(&ports, stop);
         let pulls = Arc::new(Semaphore::new(pull::MAX_CONCURRENT));
         let send_room = Arc::new(Semaphore::new(lane::MAX_BYTES));

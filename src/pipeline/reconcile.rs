@@ -46,6 +46,7 @@ async fn run(ports: Arc<Ports>) {
     let disturbances = ports.bus.disturbances().clone();
     loop {
         let Disturbance { since, causes } = disturbances.next().await;
+        ports.pulse.doubt();
         let mut round = Round::new(&ports, since);
         round.go().await;
         if !round.looked_at.is_empty() {

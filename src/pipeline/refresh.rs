@@ -100,7 +100,7 @@ async fn depart_all(ports: Arc<Ports>, mut queue: mpsc::Receiver<Departure>) {
             }
         }
         for _ in 0..3 {
-            if ports.routes.unbind(&bindings).await.is_ok() {
+            if ports.unbind(&bindings).await {
                 break;
             }
             sleep(RETRY).await;
@@ -112,6 +112,13 @@ async fn depart_all(ports: Arc<Ports>, mut queue: mpsc::Receiver<Departure>) {
 }
 
 impl Ports {
+    /// Removes routes; whose last one it was has left. `false` = no answer.
+    async fn unbind(&self, bindings: &[Binding]) -> bool {
+        let Ok(unbound) = self.routes.unbind(bindings).await else { return false };
+        self.note_departed(bindings.iter().map(|binding| binding.user), &unbound);
+        true
+    }
+
     /// Binds these connections again, in one round trip; `false` = Redis did
     /// not answer. All connections of a user here go along, so that a user
     /// costs one command.
@@ -138,7 +145,7 @@ impl Ports {
                 gone.push(Binding { bound, ..binding });
             }
         }
-        gone.is_empty() || self.routes.unbind(&gone).await.is_ok()
+        gone.is_empty() || self.unbind(&gone).await
     }
 
     /// Binds every connection here again, at a paced rate.

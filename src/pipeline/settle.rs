@@ -32,6 +32,7 @@ impl Pipeline {
         while !self.ports.owed.is_empty() {
             sleep(LOOK).await;
         }
+        self.ports.hold_pulse().await;
         self.ports.bus.flush().await;
     }
 }

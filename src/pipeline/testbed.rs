@@ -12,6 +12,7 @@ use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver};
 use crate::config::Groups;
 use crate::hub::{Class, Hub, OutboxLimits, Peer, PeerIdentity, Start};
 use crate::message::Mark;
+use crate::presence::{Presence, Rules};
 use crate::route::{Binding, MemoryRoutes, MemoryTable, ROUTE_TTL, Routes};
 use crate::store::flaky::Weather;
 use crate::store::{Append, Audience, FlakyStore, History, MemoryStore, Role, Store};
@@ -67,6 +68,7 @@ impl Testbed {
         let at = Destination { gateway: own.id.clone(), epoch: own.epoch };
         let store = FlakyStore::shared(Arc::clone(&self.model), Arc::clone(&self.weather));
         let backends = Backends {
+            presence: Presence::alone(own.clone(), Rules::default()),
             routes: Routes::Memory(MemoryRoutes::new(Arc::clone(&self.table), own.clone())),
             bus: Bus::Memory(MemoryBus::join(Arc::clone(&self.exchange), at, receiver)),
             store: Store::Flaky(store),

@@ -57,7 +57,7 @@ if raised or created then
   micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
   epoch = string.format('%.0f', math.max(tonumber(epoch or '0') + 1, micros))
 end
-local replies, last, told = {0, 0}, nil, false
+local replies, last, told, authors = {0, 0}, nil, false, {}
 for i = 3, #ARGV, 6 do
   local from, hash, id, at = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local field = from .. ':' .. ARGV[i + 1]
@@ -80,12 +80,19 @@ for i = 3, #ARGV, 6 do
     redis.call('XADD', KEYS[1], seq .. '-0', 'm', ARGV[i + 5])
     redis.call('HSET', KEYS[3], field, seq .. '|' .. id .. '|' .. hash .. '|' .. at)
     last, told = id, true
+    authors['from:' .. from] = true
     reply = {0, seq, id, epoch, at}
   end
   replies[#replies + 1] = reply
 end
 if last then
-  redis.call('HSET', KEYS[2], 'top', string.format('%.0f', top), 'last', last)
+  local fields = {'top', string.format('%.0f', top), 'last', last}
+  -- That both have written is known of a conversation of two.
+  for author in pairs(group and {} or authors) do
+    fields[#fields + 1] = author
+    fields[#fields + 1] = 1
+  end
+  redis.call('HSET', KEYS[2], unpack(fields))
   redis.call('EXPIRE', KEYS[3], ARGV[1])
 end
 if told and (created or raised) then

@@ -95,14 +95,28 @@ impl Keys {
         format!("{}confirm", self.prefix)
     }
 
-    /// A key of all that is known of who came. `:online_users`: ZSET user →
-    /// last heartbeat, unix ms. `.events`: STREAM, the log. `.events:ids:<period>`:
-    /// SET. `.ledger`: HASH, positions in the log. `.dau:<day>…`: the people and
-    /// numbers of a day. `.online`: STREAM of samples, ids `<unix ms>-0`.
-    /// `.turn`: STRING, who does what one gateway has to do.
+    /// A key of all that is known of who came. `.events`: STREAM, the log.
+    /// `.events:ids:<period>`: SET. `.ledger`: HASH, positions in the log.
+    /// `.dau:<day>…`: the people and numbers of a day. `.online`: STREAM of
+    /// samples, ids `<unix ms>-0`. `.turn`: STRING, who does what one gateway
+    /// has to do.
+    #[must_use]
+    pub(crate) fn census(&self, part: &str) -> String {
+        format!("{}presence{part}", self.prefix)
+    }
+
+    /// ZSET: user → last heartbeat, unix ms.
+    #[must_use]
+    pub(crate) fn online_users(&self) -> String {
+        format!("{}presence:online_users", self.prefix)
+    }
+
+    /// What belongs to [`Self::online_users`], in its slot. `since`: HASH user
+    /// → version. `left`: ZSET user → last sign of life, unix ms. `clock`:
+    /// HASH. `watching`: ZSET `gateway|epoch` → until when, unix ms.
     #[must_use]
     pub(crate) fn presence(&self, part: &str) -> String {
-        format!("{}presence{part}", self.prefix)
+        format!("{{{}presence:online_users}}:{part}", self.prefix)
     }
 
     /// ZSET: a user's conversations → last-known activity, unix ms.
@@ -122,6 +136,8 @@ mod tests {
         let user = UserId::new(42).unwrap();
         assert_eq!(keys.route(user), "app1:route:42");
         assert_eq!(keys.devices(user), "{app1:route:42}:devices");
+        assert_eq!(keys.online_users(), "app1:presence:online_users");
+        assert_eq!(keys.presence("left"), "{app1:presence:online_users}:left");
         assert_eq!(keys.channel(&GatewayId::new("gw-1").unwrap()), "app1:10065");
         let conversation = ConversationId::parse("p2p:1:2").unwrap();
         assert_eq!(Keys::default().conversation(&conversation, "log"), "{c:p2p:1:2}:log");

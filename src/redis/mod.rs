@@ -7,7 +7,7 @@
 //! durable a write is ([`Assurance`]) and waits for that. A timeout means
 //! "unknown", never "failed": every write here is idempotent.
 //!
-//! Called by `route`, `bus` and `store`; `gateway` watches the link.
+//! Called by `route`, `presence`, `bus` and `store`; `gateway` watches the link.
 
 mod client;
 mod durability;
@@ -30,5 +30,6 @@ pub(crate) use lease::{Lease, LeaseError, LeaseRecord, Renewal};
 pub(crate) use node::NodeLease;
 pub use script::APPEND_TEXT;
 pub(crate) use script::{
-    APPEND, BIND, CREATE, Call, DELETE, JOIN, LEAVE, MEMBER, POSITION, RECORD, RECOUNT, SINK, UNBIND,
+    APPEND, BIND, CREATE, Call, DELETE, JOIN, LEAVE, MEMBER, POSITION, PRESENCE, PRESENCE_LOOK, RECORD,
+    RECOUNT, SINK, UNBIND,
 };

@@ -67,6 +67,11 @@ pub(crate) static CREATE: LazyLock<Script> = LazyLock::new(|| script(include_str
 pub(crate) static DELETE: LazyLock<Script> = LazyLock::new(|| script(include_str!("delete.lua")));
 /// Changes one user's membership, or his place on the blacklist.
 pub(crate) static MEMBER: LazyLock<Script> = LazyLock::new(|| script(include_str!("member.lua")));
+/// Heartbeats and farewells of a gateway, and who is gone.
+pub(crate) static PRESENCE: LazyLock<Script> = LazyLock::new(|| script(include_str!("presence.lua")));
+/// What is known of users.
+pub(crate) static PRESENCE_LOOK: LazyLock<Script> =
+    LazyLock::new(|| script(include_str!("presence_look.lua")));
 
 /// Appends to the log of who came and what was reported.
 pub(crate) static RECORD: LazyLock<Script> = LazyLock::new(|| script(include_str!("record.lua")));
@@ -76,9 +81,22 @@ pub(crate) static SINK: LazyLock<Script> = LazyLock::new(|| script(include_str!(
 pub(crate) static RECOUNT: LazyLock<Script> = LazyLock::new(|| script(include_str!("recount.lua")));
 
 /// All of them, to be loaded on connecting.
-pub(super) fn all() -> [&'static Script; 13] {
+pub(super) fn all() -> [&'static Script; 15] {
     [
-        &BIND, &UNBIND, &LEASE, &APPEND, &POSITION, &JOIN, &LEAVE, &CREATE, &DELETE, &MEMBER, &RECORD, &SINK,
+        &BIND,
+        &UNBIND,
+        &LEASE,
+        &APPEND,
+        &POSITION,
+        &JOIN,
+        &LEAVE,
+        &CREATE,
+        &DELETE,
+        &MEMBER,
+        &PRESENCE,
+        &PRESENCE_LOOK,
+        &RECORD,
+        &SINK,
         &RECOUNT,
     ]
 }

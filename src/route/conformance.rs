@@ -56,22 +56,23 @@ async fn suite(a: Routes, b: Routes, ttl: Duration) {
 
     // The old one's refresh and its late unbind change nothing.
     assert_eq!(a.bind(&[binding(1, "phone", 1, bound)], true).await.unwrap(), [Bound::Refused]);
-    assert_eq!(a.unbind(&[binding(1, "phone", 1, bound)]).await.unwrap(), [false]);
+    assert_eq!(a.unbind(&[binding(1, "phone", 1, bound)]).await.unwrap(), [Unbound::NotOurs]);
     assert_eq!(seats(&a, 1).await, [seat("phone", "b", 9)]);
 
     // Fenced by conn and bound too.
-    assert_eq!(b.unbind(&[binding(1, "phone", 8, later)]).await.unwrap(), [false]);
-    assert_eq!(b.unbind(&[binding(1, "phone", 9, later - 1)]).await.unwrap(), [false]);
+    assert_eq!(b.unbind(&[binding(1, "phone", 8, later)]).await.unwrap(), [Unbound::NotOurs]);
+    assert_eq!(b.unbind(&[binding(1, "phone", 9, later - 1)]).await.unwrap(), [Unbound::NotOurs]);
 
     // A second device on the other gateway; newest first.
     bind(&a, binding(1, "tablet", 2, 0)).await;
     assert_eq!(seats(&b, 1).await, [seat("tablet", "a", 2), seat("phone", "b", 9)]);
-    assert_eq!(b.unbind(&[binding(1, "phone", 9, later)]).await.unwrap(), [true]);
+    assert_eq!(b.unbind(&[binding(1, "phone", 9, later)]).await.unwrap(), [Unbound::Removed]);
     assert_eq!(seats(&b, 1).await, [seat("tablet", "a", 2)]);
 
     // A re-bind after a wipe keeps its time, and yields to a later one.
     let (first, _) = bind(&a, binding(2, "phone", 3, 0)).await;
-    assert_eq!(a.unbind(&[binding(2, "phone", 3, first)]).await.unwrap(), [true]);
+    let unbound = a.unbind(&[binding(2, "phone", 3, first)]).await.unwrap();
+    assert!(matches!(unbound[..], [Unbound::Last { at }] if at >= first));
     bind(&b, binding(2, "phone", 4, first + 1)).await;
     assert_eq!(a.bind(&[binding(2, "phone", 3, first)], true).await.unwrap(), [Bound::Refused]);
 
@@ -151,10 +152,10 @@ async fn redis_keys_are_as_promised() {
     assert_eq!(get("route:42").await.unwrap().as_deref(), Some("b"));
     // b holds no lease: its devices are dead and skipped.
     assert_eq!(seats(&routes, 42).await, [seat("phone", "a", 1)]);
-    assert_eq!(other.unbind(&[binding(42, "tablet", 1, tablet)]).await.unwrap(), [true]);
+    assert_ne!(other.unbind(&[binding(42, "tablet", 1, tablet)]).await.unwrap(), [Unbound::NotOurs]);
     assert_eq!(get("route:42").await.unwrap().as_deref(), Some("a"));
     assert!((1..=120).contains(&ttl("route:42").await.unwrap()));
-    assert_eq!(routes.unbind(&[binding(42, "phone", 1, phone)]).await.unwrap(), [true]);
+    assert_ne!(routes.unbind(&[binding(42, "phone", 1, phone)]).await.unwrap(), [Unbound::NotOurs]);
     assert_eq!(get("route:42").await.unwrap(), None);
 
     // What is broken harms nobody else: an entry that does not parse is

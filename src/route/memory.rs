@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Binding, Bound, DeviceRoute, Route, Seat};
+use super::{Binding, Bound, DeviceRoute, Route, Seat, Unbound};
 use crate::types::{DeviceId, GatewayRef, UserId, unix_micros};
 
 #[derive(Debug, Clone)]
@@ -120,21 +120,24 @@ impl MemoryRoutes {
         outcomes
     }
 
-    pub(super) fn unbind(&self, bindings: &[Binding]) -> Vec<bool> {
+    pub(super) fn unbind(&self, bindings: &[Binding]) -> Vec<Unbound> {
+        let now = Instant::now();
         let mut users = self.table.users.lock();
         let mut remove = |binding: &Binding| {
-            let Some(devices) = users.get_mut(&binding.user) else { return false };
+            let Some(devices) = users.get_mut(&binding.user) else { return Unbound::NotOurs };
             let ours = |entry: &Entry| {
                 entry.device == binding.device
                     && entry.seat == self.seat(binding)
                     && (binding.bound == 0 || entry.bound == binding.bound)
             };
-            let Some(at) = devices.iter().position(ours) else { return false };
+            let Some(at) = devices.iter().position(ours) else { return Unbound::NotOurs };
             devices.swap_remove(at);
-            if devices.is_empty() {
-                users.remove(&binding.user);
+            devices.retain(|entry| entry.expires > now);
+            if !devices.is_empty() {
+                return Unbound::Removed;
             }
-            true
+            users.remove(&binding.user);
+            Unbound::Last { at: u64::try_from(unix_micros()).unwrap_or(0) }
         };
         bindings.iter().map(&mut remove).collect()
     }

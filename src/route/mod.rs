@@ -80,6 +80,20 @@ pub(crate) enum Bound {
     Broken,
 }
 
+/// What became of a binding that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unbound {
+    /// It was not ours any more.
+    NotOurs,
+    /// The user has other devices.
+    Removed,
+    /// It was the user's last device.
+    Last {
+        /// The store's time, µs.
+        at: u64,
+    },
+}
+
 /// One device of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeviceRoute {
@@ -144,8 +158,9 @@ impl Routes {
         Ok(outcome)
     }
 
-    /// `UnbindRoute`: removes what is still exactly ours; tells which were.
-    pub(crate) async fn unbind(&self, bindings: &[Binding]) -> Result<Vec<bool>, RouteError> {
+    /// `UnbindRoute`: removes what is still exactly ours; one outcome per
+    /// binding.
+    pub(crate) async fn unbind(&self, bindings: &[Binding]) -> Result<Vec<Unbound>, RouteError> {
         let kind = &metrics().route_unbind;
         let outcome = observed(kind, async {
             match self {
@@ -154,8 +169,8 @@ impl Routes {
             }
         })
         .await?;
-        for removed in &outcome {
-            if *removed { &kind.ok } else { &kind.refused }.increment(1);
+        for unbound in &outcome {
+            if *unbound == Unbound::NotOurs { &kind.refused } else { &kind.ok }.increment(1);
         }
         Ok(outcome)
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisResult, Value};
 
-use super::{Binding, Bound, DeviceRoute, Route, RouteError, Seat};
+use super::{Binding, Bound, DeviceRoute, Route, RouteError, Seat, Unbound};
 use crate::redis::{BIND, Call, Client, Keys, Lease, RedisError, UNBIND, is_permanent};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef, UserId, unix_ms};
 
@@ -66,7 +66,7 @@ impl RedisRoutes {
         bindings.iter().fold(call, add).into()
     }
 
-    pub(super) async fn unbind(&self, bindings: &[Binding]) -> Result<Vec<bool>, RouteError> {
+    pub(super) async fn unbind(&self, bindings: &[Binding]) -> Result<Vec<Unbound>, RouteError> {
         #[cfg(feature = "planted-bugs")]
         if crate::planted::has(crate::planted::Bug::PlainUnbind) {
             return self.erase(bindings).await;
@@ -81,16 +81,18 @@ impl RedisRoutes {
                 .into()
         };
         let replies = self.client.pipeline(bindings.iter().map(call).collect()).await?;
-        let removed = |(binding, reply): (&Binding, _)| match read::<i64>(reply) {
-            Ok(count) => Ok(count == 1),
-            Err(error) => skip(Some(binding.user), error).map(|()| false),
+        let removed = |(binding, reply): (&Binding, _)| match read::<u64>(reply) {
+            Ok(0) => Ok(Unbound::NotOurs),
+            Ok(1) => Ok(Unbound::Removed),
+            Ok(at) => Ok(Unbound::Last { at }),
+            Err(error) => skip(Some(binding.user), error).map(|()| Unbound::NotOurs),
         };
         bindings.iter().zip(replies).map(removed).collect()
     }
 
     /// The planted bug *plain unbind*: late, and whoever's the route is by then.
     #[cfg(feature = "planted-bugs")]
-    async fn erase(&self, bindings: &[Binding]) -> Result<Vec<bool>, RouteError> {
+    async fn erase(&self, bindings: &[Binding]) -> Result<Vec<Unbound>, RouteError> {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let erase = |b: &Binding| {
             let mut command = redis::cmd("DEL");
@@ -98,7 +100,7 @@ impl RedisRoutes {
             command
         };
         self.client.pipeline(bindings.iter().map(erase).collect()).await?;
-        Ok(vec![true; bindings.len()])
+        Ok(vec![Unbound::Removed; bindings.len()])
     }
 
     pub(super) async fn query(&self, users: &[UserId]) -> Result<Vec<Route>, RouteError> {

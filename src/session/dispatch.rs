@@ -56,7 +56,10 @@ impl Context {
             Some(Payload::Identify(_)) => {
                 Err(refusal(ErrorCode::Invalid, "identify: this connection has its identity"))
             }
-            Some(Payload::Presence(_)) => Err(refusal(ErrorCode::Unsupported, "presence is not served")),
+            Some(Payload::Presence(request)) => {
+                self.pipeline.watch(peer, trace_id, request);
+                return Ok(());
+            }
             Some(other) => {
                 Err(refusal(ErrorCode::Invalid, format!("{} comes from the server only", name_of(&other))))
             }

@@ -217,6 +217,7 @@ async fn run(
         address: Some(from.ip()),
         at: unix_ms(),
     });
+    metrics().presence.sighted_connection.increment(1);
     metrics().handshake_ok.increment(1);
     metrics().handshake_seconds.record(started.elapsed());
     let spared = from.ip().to_canonical().is_loopback() && !context.limits.limit_loopback;

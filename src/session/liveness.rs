@@ -20,6 +20,8 @@ pub(crate) struct Pace {
     pub route_refresh: Duration,
     /// A message begun must end within this.
     pub message: Duration,
+    /// Longest time between two looks at a connection that has been heard.
+    pub pulse: Duration,
 }
 
 /// The verdict of one look.
@@ -92,6 +94,7 @@ mod tests {
         heartbeat: Duration::from_secs(30),
         route_refresh: Duration::from_secs(40),
         message: Duration::from_secs(10),
+        pulse: Duration::from_secs(10),
     };
 
     fn peer(expires_at: Option<i64>) -> Peer {

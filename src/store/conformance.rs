@@ -56,8 +56,25 @@ fn seqs(page: &Page) -> Vec<i64> {
     page.messages.iter().map(|m| m.seq).collect()
 }
 
+/// In a conversation of two both have written, or only one of them.
+async fn suite_mutual(store: &Store) {
+    let between = |peer| ConversationId::between(user(70), user(peer));
+    let all = [between(71), between(72), ConversationId::parse("g:team").unwrap()];
+    assert_eq!(store.mutual(&all).await.unwrap(), [false, false, false]);
+    for (from, to) in [(70, 71), (71, 70), (70, 72)] {
+        stored(store, append(from, to, &format!("mutual-{from}"), "hi")).await;
+    }
+    assert_eq!(store.mutual(&all).await.unwrap(), [true, false, false]);
+    let batch = [append(70, 72, "mutual-2", "anybody?"), append(72, 70, "mutual-3", "yes")];
+    assert!(append_all(store, &batch).await.iter().all(Result::is_ok));
+    assert_eq!(store.mutual(&all).await.unwrap(), [true, true, false]);
+    store.block(&between(72), user(72), true).await.unwrap();
+    assert_eq!(store.mutual(&all).await.unwrap(), [true, false, false]);
+}
+
 async fn suite(store: Store) {
     let conversation = ConversationId::between(user(1), user(2));
+    suite_mutual(&store).await;
     assert_eq!(store.conversations(user(1), 0, 10).await.unwrap(), Conversations::default());
     assert_eq!(read_page(&store, 1, 10, Direction::Forward).await, Page::default());
 

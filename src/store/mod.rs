@@ -216,6 +216,12 @@ impl Store {
         on!(self, store => Ok(store.known(conversations)), store.known(conversations).await)
     }
 
+    /// In which of these conversations of two both have written, and neither
+    /// keeps the other out.
+    pub(crate) async fn mutual(&self, conversations: &[ConversationId]) -> Result<Vec<bool>, StoreError> {
+        on!(self, store => Ok(store.mutual(conversations)), store.mutual(conversations).await)
+    }
+
     /// Where these logs end; `None` = there is no such conversation.
     pub(crate) async fn tops(
         &self,

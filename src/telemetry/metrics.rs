@@ -8,6 +8,7 @@ use metrics::{Counter, Gauge, Histogram, Unit};
 
 use self::census::CensusMetrics;
 use super::labels::FrameKind;
+use super::presence::PresenceMetrics;
 use crate::types::CloseReason;
 
 /// The cached handles.
@@ -103,6 +104,7 @@ pub(crate) struct Metrics {
     pub reconcile_resubscribed: Counter,
     pub reconcile_lease: Counter,
     pub reconciled: Counter,
+    pub presence: PresenceMetrics,
     pub redis_up: Gauge,
     pub redis_reconnects: Counter,
     pub redis_commands: Counter,
@@ -142,17 +144,22 @@ pub(crate) fn carry_counter(name: String, labels: &[(String, String)], value: u6
     metrics::counter!(name, labels).increment(value);
 }
 
-fn counter(name: &'static str, help: &'static str) -> Counter {
+pub(super) fn counter(name: &'static str, help: &'static str) -> Counter {
     metrics::describe_counter!(name, help);
     metrics::counter!(name)
 }
 
-fn labelled(name: &'static str, help: &'static str, label: &'static str, value: &'static str) -> Counter {
+pub(super) fn labelled(
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    value: &'static str,
+) -> Counter {
     metrics::describe_counter!(name, help);
     metrics::counter!(name, label => value)
 }
 
-fn gauge(name: &'static str, help: &'static str) -> Gauge {
+pub(super) fn gauge(name: &'static str, help: &'static str) -> Gauge {
     metrics::describe_gauge!(name, help);
     metrics::gauge!(name)
 }
@@ -162,7 +169,7 @@ fn labelled_gauge(name: &'static str, help: &'static str, label: &'static str, v
     metrics::gauge!(name, label => value)
 }
 
-fn seconds(name: &'static str, help: &'static str) -> Histogram {
+pub(super) fn seconds(name: &'static str, help: &'static str) -> Histogram {
     metrics::describe_histogram!(name, Unit::Seconds, help);
     metrics::histogram!(name)
 }
@@ -395,6 +402,7 @@ impl Metrics {
                 "tidegate_reconciled_conversations_total",
                 "Conversations looked at for what was lost.",
             ),
+            presence: PresenceMetrics::register(),
             redis_up: gauge("tidegate_redis_up", "1 while Redis answers and the channel is subscribed."),
             redis_reconnects: counter(
                 "tidegate_redis_reconnects_total",

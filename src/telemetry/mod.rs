@@ -9,6 +9,7 @@ mod counting;
 mod labels;
 mod log;
 mod metrics;
+mod presence;
 mod recorder;
 
 pub(crate) use labels::{EventRefusal, FrameKind, HintCause, Refusal, ResyncCause};

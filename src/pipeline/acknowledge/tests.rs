@@ -8,6 +8,7 @@ use super::*;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange};
 use crate::hub::{Hub, OutboxLimits, PeerIdentity};
 use crate::pipeline::{Backends, Tuning};
+use crate::presence::{Presence, Rules};
 use crate::route::{Binding, MemoryRoutes, MemoryTable, ROUTE_TTL, Routes};
 use crate::store::{Append, FlakyStore, History, Role, Store};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef};
@@ -66,7 +67,8 @@ impl World {
         }
         let routes = Routes::Memory(MemoryRoutes::new(Arc::clone(&table), own.clone()));
         let hub = Arc::new(Hub::new(OutboxLimits { bytes: 1 << 20, frames: 10_000 }));
-        let ports = Ports::new(own, hub, Backends { routes, bus, store }, 0, Tuning::for_tests());
+        let presence = Presence::alone(own.clone(), Rules::default());
+        let ports = Ports::new(own, hub, Backends { routes, presence, bus, store }, 0, Tuning::for_tests());
         let stop = CancellationToken::new();
         let pipeline = Pipeline::start(Arc::new(ports), &stop);
         let elsewhere = Routes::Memory(MemoryRoutes::new(table, other));

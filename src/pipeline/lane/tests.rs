@@ -11,6 +11,7 @@ use super::*;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange};
 use crate::hub::{Hub, OutboxLimits, Peer, PeerIdentity, Start};
 use crate::message::Draft;
+use crate::presence::{Presence, Rules};
 use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, Routes};
 use crate::store::{FlakyStore, Store, flaky::Fate};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef};
@@ -33,6 +34,7 @@ impl World {
         let at = Destination { gateway: own.id.clone(), epoch: own.epoch };
         let receiver: crate::bus::Receiver = Arc::new(move |source, item| inbox.receive(source, item));
         let backends = Backends {
+            presence: Presence::alone(own.clone(), Rules::default()),
             routes: Routes::Memory(MemoryRoutes::new(Arc::new(MemoryTable::new(ROUTE_TTL)), own.clone())),
             bus: Bus::Memory(MemoryBus::join(Arc::new(MemoryExchange::default()), at, receiver)),
             store: Store::Flaky(FlakyStore::new(fates)),

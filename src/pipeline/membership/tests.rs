@@ -5,6 +5,7 @@ use super::*;
 use crate::bus::{Bus, Destination, MemoryBus, MemoryExchange, Receiver};
 use crate::hub::{Hub, OutboxLimits};
 use crate::pipeline::{Backends, Tuning};
+use crate::presence::{Presence, Rules};
 use crate::route::{Binding, MemoryRoutes, MemoryTable, ROUTE_TTL, Routes};
 use crate::store::{Member, MemoryStore, Store};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId};
@@ -77,6 +78,7 @@ impl World {
         let deaf: Receiver = Arc::new(|_, item| panic!("{item:?}"));
         let _joined = MemoryBus::join(Arc::clone(&exchange), at(&other), hears);
         let backends = Backends {
+            presence: Presence::alone(own.clone(), Rules::default()),
             routes: Routes::Memory(MemoryRoutes::new(Arc::clone(&table), own.clone())),
             bus: Bus::Memory(MemoryBus::join(exchange, at(&own), deaf)),
             store: Store::Memory(MemoryStore::new()),

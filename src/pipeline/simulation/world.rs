@@ -14,6 +14,7 @@ use crate::bus::faulty::{Faults, FaultyBus, FaultyExchange};
 use crate::bus::{Bus, Destination, Receiver};
 use crate::hub::Hub;
 use crate::pipeline::{Backends, Inbox, Pipeline, Ports, Tuning};
+use crate::presence::{Presence, Rules};
 use crate::route::{MemoryRoutes, MemoryTable, ROUTE_TTL, Routes};
 use crate::store::flaky::Weather;
 use crate::store::{FlakyStore, History, MemoryStore, Role, Store};
@@ -85,11 +86,13 @@ impl World {
             let receiver: Receiver = Arc::new(move |source, item| heard.receive(source, item));
             let store = FlakyStore::shared(Arc::clone(&model), Arc::clone(&weather));
             let backends = Backends {
+                presence: Presence::alone(own.clone(), Rules::default()),
                 routes: Routes::Memory(MemoryRoutes::new(Arc::clone(&table), own.clone())),
                 bus: Bus::Faulty(FaultyBus::join(Arc::clone(&exchange), at, receiver)),
                 store: Store::Flaky(store),
             };
-            let tuning = Tuning { send_wait: std::time::Duration::from_secs(2), groups: plan.groups };
+            let send_wait = std::time::Duration::from_secs(2);
+            let tuning = Tuning { send_wait, groups: plan.groups, ..Tuning::for_tests() };
             let node = u16::try_from(number).unwrap();
             let ports = Arc::new(Ports::new(own.clone(), hub, backends, node, tuning));
             let pipeline = Pipeline::start(Arc::clone(&ports), &stop);

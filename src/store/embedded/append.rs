@@ -92,7 +92,14 @@ pub(super) fn append(staged: &mut Staged, entry: Entry) -> Result<Appended, Engi
         }
         head.indexed_at = now;
     }
-    if is_new || is_raised {
+    let author = match conversation {
+        ConversationId::P2p(lo, _) if from == lo => 1,
+        ConversationId::P2p(_, hi) if from == hi => 2,
+        _ => 0,
+    };
+    let is_first = head.authors & author != author;
+    head.authors |= author;
+    if is_new || is_raised || is_first {
         staged.put_head(&conversation, head);
     } else {
         staged.advance_head(&conversation, head);

@@ -107,6 +107,11 @@ impl View {
         Ok(Some(position(conversation, head.end(), since, self.cursor(&head, user)?, peer)))
     }
 
+    fn is_mutual(&self, conversation: &ConversationId) -> Result<bool, EngineError> {
+        let head = self.head(conversation)?;
+        Ok(head.is_some_and(|head| head.authors == 3 && head.blocked == 0))
+    }
+
     fn page(&self, conversation: &ConversationId, span: Span) -> Result<Page, EngineError> {
         for _ in 0..TRIES {
             let Some(head) = self.head(conversation)? else { break };
@@ -164,6 +169,11 @@ impl EmbeddedStore {
     pub(crate) async fn known(&self, conversations: &[ConversationId]) -> Result<Vec<bool>, StoreError> {
         let tops = self.tops(conversations).await?;
         Ok(tops.into_iter().map(|top| top.is_some_and(|top| top.seq > 0)).collect())
+    }
+
+    pub(crate) async fn mutual(&self, conversations: &[ConversationId]) -> Result<Vec<bool>, StoreError> {
+        let ids = conversations.to_vec();
+        self.read(move |view| ids.iter().map(|id| view.is_mutual(id)).collect()).await
     }
 
     pub(crate) async fn tops(

@@ -70,6 +70,10 @@ pub(super) struct Head {
     /// When its users' indexes were last written, unix ms.
     #[prost(int64, tag = "12")]
     pub(super) indexed_at: i64,
+    /// Who has written in a conversation of two: 1 the first of both, 2 the
+    /// second.
+    #[prost(uint32, tag = "13")]
+    pub(super) authors: u32,
 }
 
 /// What a sender's id of a message stands for.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::super::{
     Append, Appended, Audience, Description, History, Keep, Member, Page, Refused, Span, Top, complete,
 };
-use crate::types::{Epoch, GatewayId, GatewayRef, UserId, unix_micros, unix_ms};
+use crate::types::{ConversationId, Epoch, GatewayId, GatewayRef, UserId, unix_micros, unix_ms};
 use crate::wire::pb::{Direction, Push};
 
 /// An id is remembered for at least this long.
@@ -31,6 +31,7 @@ pub(super) struct Log {
     trimmed: i64,
     messages: std::collections::VecDeque<Push>,
     last_id: String,
+    authors: BTreeSet<UserId>,
     originals: HashMap<(UserId, String), Original>,
     pub(super) cursors: HashMap<UserId, (i64, i64)>,
     /// Of a group; by user id, as they are told.
@@ -52,6 +53,7 @@ impl Log {
             trimmed: 0,
             messages: std::collections::VecDeque::new(),
             last_id: String::new(),
+            authors: BTreeSet::new(),
             originals: HashMap::new(),
             cursors: HashMap::new(),
             members: BTreeMap::new(),
@@ -114,6 +116,7 @@ impl Log {
         let seq = self.seq() + 1;
         self.messages.push_back(complete(append.push.clone(), seq, self.epoch));
         self.last_id.clone_from(&append.server_msg_id);
+        self.authors.insert(append.from);
         let original = Original {
             seq,
             content_hash: append.content_hash,
@@ -122,6 +125,12 @@ impl Log {
         };
         self.originals.insert(key, original);
         Appended::Stored { seq, epoch: self.epoch }
+    }
+
+    /// Whether both have written, and neither keeps the other out.
+    pub(super) fn is_mutual(&self, id: &ConversationId) -> bool {
+        let ConversationId::P2p(lo, hi) = id else { return false };
+        self.blacklist.is_empty() && self.authors.contains(lo) && self.authors.contains(hi)
     }
 
     pub(super) fn page(&self, span: Span) -> Page {

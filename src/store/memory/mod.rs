@@ -65,6 +65,11 @@ impl MemoryStore {
         conversations.iter().map(|id| state.logs.get(id).is_some_and(|log| log.seq() > 0)).collect()
     }
 
+    pub(super) fn mutual(&self, conversations: &[ConversationId]) -> Vec<bool> {
+        let state = self.state.lock();
+        conversations.iter().map(|id| state.logs.get(id).is_some_and(|log| log.is_mutual(id))).collect()
+    }
+
     pub(super) fn tops(&self, conversations: &[ConversationId]) -> Vec<Option<Top>> {
         let state = self.state.lock();
         conversations.iter().map(|id| state.logs.get(id).map(Log::top)).collect()

@@ -47,16 +47,8 @@ impl RedisLedger {
         Self { client, keys, link, counting, keep_s, name }
     }
 
-    /// Members of the set of who is online whose last heartbeat is not older
-    /// than `window` ms.
-    pub(crate) async fn online(&self, now: i64, window: i64) -> Result<u64, StoreError> {
-        let mut count = redis::cmd("ZCOUNT");
-        count.arg(self.keys.presence(":online_users")).arg(now.saturating_sub(window)).arg("+inf");
-        self.one(count).await
-    }
-
     pub(crate) async fn takes_turn(&self, ms: u64) -> Result<bool, StoreError> {
-        let key = self.keys.presence(".turn");
+        let key = self.keys.census(".turn");
         let mut take = redis::cmd("SET");
         take.arg(&key).arg(&self.name).arg("NX").arg("PX").arg(ms);
         let mut holder = redis::cmd("GET");
@@ -73,7 +65,7 @@ impl RedisLedger {
 
     pub(crate) async fn sample(&self, sample: Sample) -> Result<bool, StoreError> {
         let mut add = redis::cmd("XADD");
-        add.arg(self.keys.presence(".online")).arg(format!("{}-0", sample.at)).arg("n").arg(sample.online);
+        add.arg(self.keys.census(".online")).arg(format!("{}-0", sample.at)).arg("n").arg(sample.online);
         let reply = self.ask(vec![add]).await?.pop().ok_or(StoreError::Unavailable)?;
         match reply.and_then(Value::extract_error) {
             Ok(_) => Ok(true),
@@ -88,7 +80,7 @@ impl RedisLedger {
         let mut from = from.max(0).to_string();
         loop {
             let mut range = redis::cmd("XRANGE");
-            range.arg(self.keys.presence(".online")).arg(&from).arg(format!("({}-0", to.max(0)));
+            range.arg(self.keys.census(".online")).arg(&from).arg(format!("({}-0", to.max(0)));
             range.arg("COUNT").arg(SAMPLES);
             let rows: Vec<(String, (String, u64))> = self.one(range).await?;
             let read = rows.len();
@@ -109,7 +101,7 @@ impl RedisLedger {
     /// The numbers of days run out by themselves.
     pub(crate) async fn forget(&self, before: i64, _: crate::analytics::Day) -> Result<u64, StoreError> {
         let mut trim = redis::cmd("XTRIM");
-        trim.arg(self.keys.presence(".online")).arg("MINID").arg(before.max(0));
+        trim.arg(self.keys.census(".online")).arg("MINID").arg(before.max(0));
         self.one(trim).await
     }
 

@@ -27,6 +27,24 @@ impl RedisStore {
         replies.into_iter().map(|reply| Ok(parse::<Option<i64>>(reply)?.is_some_and(|top| top > 0))).collect()
     }
 
+    pub(crate) async fn mutual(&self, conversations: &[ConversationId]) -> Result<Vec<bool>, StoreError> {
+        let ask = |id: &ConversationId| {
+            let mut command = redis::cmd("HMGET");
+            command.arg(self.keys.conversation(id, "meta")).arg("blocked");
+            if let ConversationId::P2p(lo, hi) = id {
+                command.arg(format!("from:{lo}")).arg(format!("from:{hi}"));
+            }
+            command
+        };
+        let replies = self.ask(conversations.iter().map(ask).collect()).await?;
+        let is_mutual = |reply| {
+            let found: Vec<Option<String>> = parse(reply)?;
+            let [blocked, lo, hi] = found.as_slice() else { return Ok(false) };
+            Ok(blocked.as_deref().is_none_or(|count| count == "0") && lo.is_some() && hi.is_some())
+        };
+        replies.into_iter().map(is_mutual).collect()
+    }
+
     pub(crate) async fn tops(
         &self,
         conversations: &[ConversationId],

@@ -65,7 +65,7 @@ impl Kept {
 
 impl RedisLedger {
     fn of_day(&self, day: Day, part: &str) -> String {
-        self.keys.presence(&format!(".dau:{day}{part}"))
+        self.keys.census(&format!(".dau:{day}{part}"))
     }
 
     fn mode(&self) -> &'static str {

@@ -26,10 +26,10 @@ impl RedisLedger {
     pub(crate) async fn record(&self, batch: Batch<'_>) -> Result<Recorded, StoreError> {
         let (generation, assurance) = self.assured()?;
         let period = batch.now / PERIOD_MS;
-        let ids = |period: i64| self.keys.presence(&format!(".events:ids:{period}"));
+        let ids = |period: i64| self.keys.census(&format!(".events:ids:{period}"));
         let keys = [
-            self.keys.presence(".events"),
-            self.keys.presence(".ledger"),
+            self.keys.census(".events"),
+            self.keys.census(".ledger"),
             ids(period),
             ids(period - 1),
             ids(period + 1),
@@ -75,7 +75,7 @@ impl RedisLedger {
 
     pub(crate) async fn read_log(&self, after: Position, limit: usize) -> Result<LogPage, StoreError> {
         let mut range = redis::cmd("XRANGE");
-        range.arg(self.keys.presence(".events")).arg(format!("({after}")).arg("+");
+        range.arg(self.keys.census(".events")).arg(format!("({after}")).arg("+");
         range.arg("COUNT").arg(limit.saturating_add(1));
         let mut rows: Vec<Row> = self.one(range).await?;
         let has_more = rows.len() > limit;
@@ -89,7 +89,7 @@ impl RedisLedger {
 
     pub(crate) async fn log_end(&self) -> Result<Position, StoreError> {
         let mut last = redis::cmd("XREVRANGE");
-        last.arg(self.keys.presence(".events")).arg("+").arg("-").arg("COUNT").arg(1);
+        last.arg(self.keys.census(".events")).arg("+").arg("-").arg("COUNT").arg(1);
         let rows: Vec<(String, Value)> = self.one(last).await?;
         Ok(rows.first().and_then(|(id, _)| Position::parse(id)).unwrap_or_default())
     }
@@ -99,7 +99,7 @@ impl RedisLedger {
     }
 
     pub(crate) async fn trim_log(&self, before: i64, most: u64) -> Result<u64, StoreError> {
-        let stream = self.keys.presence(".events");
+        let stream = self.keys.census(".events");
         let first = async || -> Result<Option<Position>, StoreError> {
             let mut first = redis::cmd("XRANGE");
             first.arg(&stream).arg("-").arg("+").arg("COUNT").arg(1);
@@ -138,7 +138,7 @@ impl RedisLedger {
 
     async fn position(&self, field: &str) -> Result<Position, StoreError> {
         let mut get = redis::cmd("HGET");
-        get.arg(self.keys.presence(".ledger")).arg(field);
+        get.arg(self.keys.census(".ledger")).arg(field);
         let text: Option<String> = self.one(get).await?;
         Ok(text.and_then(|text| Position::parse(&text)).unwrap_or_default())
     }
@@ -146,7 +146,7 @@ impl RedisLedger {
     async fn set_position(&self, field: &str, at: Position) -> Result<(), StoreError> {
         // Of one width, so that they compare as texts.
         let ordered = format!("{:020}-{:020}", at.ms, at.n);
-        let call = Call::new(&SINK, &[self.keys.presence(".ledger")]).arg(field).arg(ordered);
+        let call = Call::new(&SINK, &[self.keys.census(".ledger")]).arg(field).arg(ordered);
         self.one::<Value>(call.into()).await.map(drop)
     }
 }
