@@ -132,7 +132,8 @@ impl Crowd {
     /// message.
     pub(super) fn talk(&mut self, swarm: &mut Swarm, halves: bool) -> Result<()> {
         let now = Instant::now();
-        while let Some((_, index, frame)) = self.again.pop_front_if(|(due, ..)| *due <= now) {
+        while self.again.front().is_some_and(|(due, ..)| *due <= now) {
+            let Some((_, index, frame)) = self.again.pop_front() else { break };
             swarm.send(index, &frame)?;
         }
         while self.message.0 <= now {
