@@ -99,6 +99,29 @@ fn slow_readers_are_checked() {
 }
 
 #[test]
+fn two_thousand_go_through_ten_hot_restarts() {
+    let report = kept("hot-restart --connections 2000 --upgrades 10 --every 0.3");
+    assert_eq!(figure(&report, "upgrades"), 10.0);
+    assert!(figure(&report, "movedLeast") >= 2_000.0, "{report}");
+    assert!(figure(&report, "midFrameShareLeast") >= 0.05 && figure(&report, "withUnsentShareLeast") >= 0.05);
+    assert!(figure(&report, "pauseMaxMs") > 0.0 && figure(&report, "rttMaxMs") > 0.0);
+    assert!(figure(&report, "visits") > 0.0 && figure(&report, "messages") > 0.0);
+}
+
+#[test]
+fn one_of_two_gateways_is_replaced() {
+    let report = kept("hot-restart --connections 200 --upgrades 3 --every 0.3 --redis --gateways 2");
+    assert!(figure(&report, "movedLeast") >= 100.0, "{report}");
+}
+
+#[test]
+fn a_hot_restart_that_fails_breaks_the_run() {
+    let run = Run::of("hot-restart --connections 100 --upgrades 1 --every 0.1 --binary /nowhere");
+    assert_eq!(run.code, 1, "{}", run.output);
+    assert!(run.output.contains("a hot restart failed"), "{}", run.output);
+}
+
+#[test]
 fn soak_is_checked() {
     let report = checked("soak --connections 200 --churn 20 --pairs 20 --rate 200 --duration 2");
     assert!(figure(&report, "reconnects") > 0.0);

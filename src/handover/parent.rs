@@ -30,9 +30,9 @@ const HELLO: Duration = Duration::from_secs(30);
 const READY: Duration = Duration::from_secs(30);
 /// Longest a message may take to be taken.
 const SEND: Duration = Duration::from_secs(5);
-/// Longest the new process may take to say that it serves. It does by then
-/// whether it says so or not.
-const STARTED: Duration = Duration::from_secs(30);
+/// Longest the new process may take to say that it serves. One that does not
+/// is ended, because nothing else can: a cold start needs what it holds.
+const STARTED: Duration = Duration::from_secs(15);
 /// Users whose conversations are looked at to prove the store.
 const PROOFS: usize = 32;
 
@@ -158,7 +158,9 @@ impl Estate {
         let pause = frozen_at.elapsed();
         let Prepared { newborn, hello, .. } = prepared;
         let pid = newborn.pid();
-        newborn.let_go();
+        if is_started {
+            newborn.let_go();
+        }
         let report = Report {
             moved: u64::try_from(held.len()).unwrap_or(u64::MAX),
             mid_frame,

@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 use crate::common::payload::{Frame, frames};
 use crate::common::{Gateway, Options, Redis, eventually, secs, within};
 use crate::moving::{everybody_goes_on, settle};
-use crate::talker::{Talker, connected, patient, server_frame};
+use crate::patient;
+use crate::talker::{Talker, connected, server_frame};
 
 const LISTENER: i64 = 9_999;
 

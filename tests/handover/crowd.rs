@@ -17,7 +17,8 @@ use crate::build;
 use crate::common::payload::{Frame, frame, frames};
 use crate::common::{Gateway, Options, Redis, eventually, secs, within};
 use crate::moving::{settle, talkers};
-use crate::talker::{client_frame, connected, patient, server_frame, upgraded};
+use crate::patient;
+use crate::talker::{client_frame, connected, server_frame, upgraded};
 
 const CROWD: i64 = 2_000;
 /// Of these, those in the middle of a frame, and those with unsent bytes.

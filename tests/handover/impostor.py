@@ -6,6 +6,7 @@
 
 import array
 import os
+import signal
 import socket
 import sys
 import time
@@ -73,12 +74,22 @@ def receive():
     return kind, dict(parse(body)), parse(body), list(descriptors)
 
 
+def at(step):
+    return plan.partition(":")[0] == step
+
+
 def reached(step):
-    at, _, how = plan.partition(":")
-    if at != step:
+    how = plan.partition(":")[2]
+    if not at(step):
         return
     if how == "die":
-        os.kill(os.getpid(), 9)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "abort":
+        os.abort()
+    if how == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if how == "orphan":
+        os.kill(os.getppid(), signal.SIGKILL)
     if how == "hang":
         time.sleep(600)
     if how == "garbage":
@@ -116,5 +127,9 @@ while True:
         send(9, field(1, count) + field(2, digest))
         if plan in ("count", "digest"):
             time.sleep(600)
-        # What would follow is the commit, and the loss of every client.
+        if at("commit"):
+            # It comes, and whoever is told has everything.
+            receive()
+            reached("commit")
+        # Else what would follow is the commit, and the loss of every client.
         sys.exit(4)

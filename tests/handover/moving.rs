@@ -10,7 +10,8 @@ use tidegate::proto::envelope::Payload;
 use crate::common::payload::{delivered, typing};
 use crate::common::raw::Raw;
 use crate::common::{Client, Gateway, Options, Redis, eventually, secs};
-use crate::talker::{Talker, check, connected, patient};
+use crate::patient;
+use crate::talker::{Talker, check, connected};
 
 const USERS: i64 = 200;
 

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::common::payload::{Frame, frame, frames, text};
-use crate::common::{Options, within};
+use crate::common::within;
 
 /// Sends on their way at a time.
 const WINDOW: u64 = 3;
@@ -52,17 +52,6 @@ pub(crate) struct Talker {
     shared: Arc<Shared>,
     writer: JoinHandle<OwnedWriteHalf>,
     reader: JoinHandle<Heard>,
-}
-
-/// Limits that a busy machine stays within: what is to be seen is what a hot
-/// restart does, not what an overloaded disk does.
-pub(crate) fn patient(options: Options) -> Options {
-    options
-        .env("TIDEGATE_LIMITS_SEND_WAIT", "30s")
-        .env("TIDEGATE_LIMITS_MESSAGE", "5m")
-        .env("TIDEGATE_LIMITS_HANDSHAKE", "60s")
-        .env("TIDEGATE_HEARTBEAT_INTERVAL", "35s")
-        .env("TIDEGATE_HANDOVER_PAUSE", "30s")
 }
 
 /// What message `n` of `user` says.

@@ -132,6 +132,10 @@ impl Scenario for HotRestart {
             crowd.open_ears(&mut swarm)?;
             stage.begin("echoes");
             self.drive(stage, &mut swarm, &mut crowd, Duration::from_secs_f64(self.every), None)?;
+            let end = Instant::now() + DRAIN;
+            while crowd.is_behind() && Instant::now() < end && swarm.open() > 0 {
+                self.drive(stage, &mut swarm, &mut crowd, LOOK, None)?;
+            }
             if failed || swarm.open() == 0 {
                 break;
             }

@@ -61,6 +61,11 @@ impl Traveller {
         self.begun.is_none() && self.beats.is_empty() && self.pings == 0 && self.chunk.is_none()
     }
 
+    /// Whether there is something left to read from when it did not.
+    pub(super) const fn is_behind(&self) -> bool {
+        self.chunk.is_some()
+    }
+
     /// Whether something else can be sent now.
     pub(super) fn is_free(&self) -> bool {
         self.begun.as_ref().is_none_or(|begun| begun.rest.is_none())
