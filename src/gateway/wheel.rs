@@ -79,7 +79,6 @@ fn look(pipeline: &Pipeline, wheel: &mut Wheel<Arc<Peer>>, peer: Arc<Peer>, rhyt
             if refresh {
                 pipeline.refresh(&peer);
             }
-            peer.outbox.shrink();
             wheel.insert(next_ms, peer);
         }
     }
