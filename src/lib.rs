@@ -72,4 +72,16 @@ pub mod internal {
         Event, FrameError, Frames, HEARTBEAT_ECHO, Header, Inbound, OpCode, Payload, VarintError, Violation,
         decode, decode_varint, encode, encode_varint, parse_header, reply, unmask,
     };
+
+    /// What one connection is allocated in, and the bytes of each.
+    #[must_use]
+    pub fn connection_parts() -> [(&'static str, usize); 3] {
+        use crate::hub::{Outbox, Peer};
+        // A task is aligned to two cache lines, and an `Arc` counts twice.
+        const TOKIOS: usize = 96;
+        const COUNTS: usize = 16;
+        let task = (TOKIOS + size_of::<crate::session::Connection>()).next_multiple_of(128);
+        let beside = COUNTS + size_of::<Peer>() - size_of::<Outbox>();
+        [("task", task), ("outbox", size_of::<Outbox>()), ("what is shared of it", beside)]
+    }
 }

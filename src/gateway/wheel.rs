@@ -77,7 +77,6 @@ fn look(pipeline: &Pipeline, wheel: &mut Wheel<Arc<Peer>>, peer: Arc<Peer>, pace
             if now_ms.saturating_sub(peer.last_seen()) <= pulse_ms + 2 * WIDTH_MS {
                 pipeline.pulse(&peer);
             }
-            peer.outbox.shrink();
             wheel.insert(next_ms.min(now_ms + pulse_ms), peer);
         }
     }

@@ -31,7 +31,7 @@ pub(crate) use carry::{CarriedOutbox, CarriedTimes};
 pub(crate) use copies::{Offered, Start};
 pub(crate) use freeze::{Deposits, Freeze, Held as HeldConnection, Stage};
 pub(crate) use gap::{Gaps, Held, PATIENCE_MS};
-pub(crate) use outbox::{Class, Ending, Frame, OutboxLimits, Taken};
+pub(crate) use outbox::{Class, Ending, Frame, Outbox, OutboxLimits, Taken};
 pub(crate) use peer::{Peer, PeerIdentity};
 pub(crate) use registry::{Hub, Registered};
 pub(crate) use room::{CarriedRoom, Room, Turn};

@@ -237,15 +237,17 @@ impl Outbox {
     }
 
     /// Gives back a taken queue, after the kernel took `frames` whole frames
-    /// of `bytes` in all, and `offset` bytes of the first one left. An empty
-    /// one gives back its memory for reuse.
+    /// of `bytes` in all, and `offset` bytes of the first one left. The memory
+    /// of an empty one is let go of: most connections wait for a long time.
     pub(crate) fn restore(&self, mut queue: VecDeque<Frame>, bytes: usize, frames: usize, offset: u32) {
         let mut state = self.state.lock();
         state.offset = offset;
         state.bytes = state.bytes.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
         state.frames = state.frames.saturating_sub(u32::try_from(frames).unwrap_or(u32::MAX));
-        queue.append(&mut state.queue);
-        state.queue = queue;
+        if !queue.is_empty() {
+            queue.append(&mut state.queue);
+            state.queue = queue;
+        }
     }
 
     /// From now on a fan-out may write by itself ([`Self::offer_run`]).
@@ -256,14 +258,6 @@ impl Outbox {
     /// From now on only the connection writes.
     pub(crate) fn detach(&self) {
         self.state.lock().socket = None;
-    }
-
-    /// Gives back the memory of an empty queue.
-    pub(crate) fn shrink(&self) {
-        let mut state = self.state.lock();
-        if state.queue.is_empty() {
-            state.queue = VecDeque::new();
-        }
     }
 
     /// No more frames: the connection is gone. Returns what was left, and how
