@@ -223,8 +223,8 @@ impl Census {
         Ok(rollup(span, self.ledger.samples(span.from, span.to).await?))
     }
 
-    /// The process ends, or hands everything over: brings what waits into the
-    /// log, for at most `within`. What is then left is lost, and counted.
+    /// The process is about to end, or to hand everything over: brings what
+    /// waits into the log, for at most `within`.
     pub(crate) async fn part(&self, within: Duration) {
         let flushed = async {
             while self.recorder.flush(&self.ledger, unix_ms()).await {
@@ -237,7 +237,6 @@ impl Census {
         let left = self.recorder.waiting();
         if left > 0 {
             tracing::warn!(left, "not recorded who came: the store is away");
-            metrics().census.dropped_end.increment(left);
         }
     }
 
