@@ -3,7 +3,6 @@
 use super::*;
 use crate::analytics::{Position, instant};
 use crate::hub::{OutboxLimits, PeerIdentity};
-use crate::redis::testing::TestRedis;
 use crate::store::{Counting, EmbeddedStore, RedisLedger};
 use crate::types::{ConnId, DeviceId};
 
@@ -134,13 +133,9 @@ async fn a_past_day_is_counted_anew_from_the_log() {
 
 #[tokio::test]
 async fn each_instant_has_one_sample_and_old_days_are_closed() {
-    let redis = TestRedis::start();
-    let client = redis.client().await;
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
     let hub = Hub::new(LIMITS);
-    let census = |name: &str| {
-        let ledger = RedisLedger::new(client.clone(), TestRedis::keys(), Counting::Estimated, 86_400);
-        Census::new(name, Ledger::Redis(ledger), terms("UTC"), None)
-    };
+    let census = |name: &str| Census::new(name, Ledger::Redis(ledger.renamed(name)), terms("UTC"), None);
     let (one, other) = (census("gw-a"), census("gw-b"));
     let now = unix_ms();
     let minute = now - now.rem_euclid(60_000);
@@ -171,9 +166,7 @@ async fn each_instant_has_one_sample_and_old_days_are_closed() {
 /// The store is away for a while: what waits is written later, once.
 #[tokio::test]
 async fn an_outage_costs_nobody_his_day() {
-    let redis = TestRedis::start();
-    let client = redis.client().await;
-    let ledger = RedisLedger::new(client, TestRedis::keys(), Counting::Exact, 86_400);
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Exact).await;
     let census = Census::new("gw-a", Ledger::Redis(ledger), terms("UTC"), None);
     let unsaid = BTreeMap::new();
     let now = instant("2026-11-21T10:00:00Z").unwrap();
@@ -196,9 +189,7 @@ async fn an_outage_costs_nobody_his_day() {
 #[tokio::test]
 async fn a_hundred_thousand_people_are_counted_within_the_error() {
     const PEOPLE: i64 = 100_000;
-    let redis = TestRedis::start();
-    let client = redis.client().await;
-    let ledger = RedisLedger::new(client, TestRedis::keys(), Counting::Estimated, 86_400);
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
     let census = Census::new("gw-a", Ledger::Redis(ledger), terms("UTC"), None);
     let now = instant("2026-11-21T10:00:00Z").unwrap();
     let provinces: Vec<_> = (0..30).map(client_of).collect();

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::child::Arrived;
 use super::{HandoverError, record, state};
 use crate::bus::{Cause, Heard, Numbers};
+use crate::census::CarriedPeople;
 use crate::hub::{CarriedRoom, Hub, Peer};
 use crate::pipeline::Ports;
 use crate::route::{Binding, Routes};
@@ -16,7 +17,7 @@ use crate::session::{Connection, Context};
 use crate::telemetry::{carry_counter, metrics};
 use crate::types::{ConnId, ConversationId, GatewayId, monotonic_ms};
 use crate::wire::pb::handover_record::Record;
-use crate::wire::pb::{HandoverCounter, HandoverGateway, HandoverTop};
+use crate::wire::pb::{HandoverCounter, HandoverGateway, HandoverSeen, HandoverTop};
 
 /// Routes put in place at a time.
 const ROUTES: usize = 1_000;
@@ -71,6 +72,9 @@ pub(crate) async fn stage(
             Record::Room(record) => groups.push(restore_room(&ports.hub, record::to_room(&record)?)),
             Record::Counter(counter) => counters.push(counter),
             Record::Top(top) => tops.push(top),
+            Record::Seen(HandoverSeen { day, province, city, people }) => {
+                context.census.resume(CarriedPeople { day, province, city, people });
+            }
         }
         Ok(())
     })?;

@@ -62,6 +62,11 @@ impl<W: Write> Writer<W> {
         self.raw(&HandoverRecord { record: Some(record), skippable: false })
     }
 
+    /// The same; who does not know what it is may do without.
+    pub(super) fn skippable(&mut self, record: Record) -> std::io::Result<()> {
+        self.raw(&HandoverRecord { record: Some(record), skippable: true })
+    }
+
     fn raw(&mut self, record: &HandoverRecord) -> std::io::Result<()> {
         self.bytes(&record.encode_to_vec())
     }

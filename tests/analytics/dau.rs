@@ -135,8 +135,18 @@ async fn nobody_is_forgotten_in_a_hot_restart() {
         for client in &mut clients {
             client.beat().await;
         }
-        assert_eq!(today(&gateway, "").await["dau"], json!(20));
+        // Who leaves the process after it was seen by the one before.
+        clients.clear();
+        eventually("all are gone", secs(30), || async {
+            let status = gateway.http().get("/v1/status").await.success().json();
+            (status["connections"] == json!(0)).then_some(())
+        })
+        .await;
+        let _last = Client::connect(&gateway, 21, "phone").await;
+        assert_eq!(becomes(&gateway, "&by=province", 21).await["by"][0]["dau"], json!(20));
     }
+    let log: u64 = redis.query(&["XLEN", "presence.events"]).await;
+    assert_eq!(log, 21);
 }
 
 /// Those who came while Redis was away are counted when it is back.

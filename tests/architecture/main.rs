@@ -60,6 +60,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "handover",
         &[
+            "census",
             "session",
             "pipeline",
             "store",

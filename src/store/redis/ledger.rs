@@ -47,6 +47,20 @@ impl RedisLedger {
         Self { client, keys, link, counting, keep_s, name }
     }
 
+    /// In a Redis of the test's own, which ends with the second value.
+    #[cfg(test)]
+    pub(crate) async fn of_its_own(counting: Counting) -> (Self, crate::redis::testing::TestRedis) {
+        let redis = crate::redis::testing::TestRedis::start();
+        let ledger = Self::new(redis.client().await, Keys::default(), counting, 86_400);
+        (ledger, redis)
+    }
+
+    /// The same of another gateway.
+    #[cfg(test)]
+    pub(crate) fn renamed(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self.clone() }
+    }
+
     /// Members of the set of who is online whose last heartbeat is not older
     /// than `window` ms.
     pub(crate) async fn online(&self, now: i64, window: i64) -> Result<u64, StoreError> {
