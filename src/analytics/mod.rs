@@ -19,8 +19,7 @@ mod person;
 mod place;
 mod seen;
 
-pub(crate) use day::Zone;
-pub(crate) use day::{Day, instant};
+pub(crate) use day::{Day, Zone, instant};
 pub(crate) use entry::{Entry, Item, Position, SEEN};
 pub(crate) use event::{Event, PAST_MS, RefusedField};
 pub(crate) use history::{History, Sample, Span, Step, aligned, rollup};

@@ -75,9 +75,45 @@ impl Seen {
         self.people.remove(&person.number());
     }
 
-    /// Where people of the day before were is not needed any more.
+    /// Where people of the day before were is not needed any more, nor are
+    /// the places that nobody is in today.
     pub(crate) fn forget_before(&mut self) {
         self.before = HashMap::default();
+        let old = std::mem::take(&mut self.places);
+        self.numbers.clear();
+        let mut people = std::mem::take(&mut self.people);
+        for number in people.values_mut() {
+            let place = usize::try_from(*number).ok().and_then(|number| old.get(number));
+            *number = self.number(&place.cloned().unwrap_or_default());
+        }
+        self.people = people;
+    }
+
+    /// Everybody of the day, by place, in parts of at most `most`.
+    #[must_use]
+    pub(crate) fn carry(&self, most: usize) -> Vec<(Day, Place, Vec<u64>)> {
+        let Some(day) = self.day else { return Vec::new() };
+        let mut by_place: HashMap<u32, Vec<u64>> = HashMap::new();
+        for (person, place) in &self.people {
+            by_place.entry(*place).or_default().push(*person);
+        }
+        let mut carried = Vec::new();
+        for (place, people) in by_place {
+            let place = self.places.get(usize::try_from(place).unwrap_or(usize::MAX)).cloned();
+            let place = place.unwrap_or_default();
+            carried.extend(people.chunks(most).map(|part| (day, place.clone(), part.to_vec())));
+        }
+        carried
+    }
+
+    /// They were seen already.
+    pub(crate) fn resume(&mut self, day: Day, place: &Place, people: Vec<u64>) {
+        if self.day.is_none_or(|known| known < day) {
+            self.people.clear();
+            self.day = Some(day);
+        }
+        let place = self.number(place);
+        self.people.extend(people.into_iter().map(|person| (person, place)));
     }
 
     fn number(&mut self, place: &Place) -> u32 {
@@ -114,8 +150,34 @@ mod tests {
         assert_eq!(seen.visit(day, &user(2), &place), Visit::First, "of the day before");
         assert_eq!((seen.place(&user(1)), seen.place(&user(2))), (place, Place::default()));
         assert!(seen.knows(next, &user(1)) && !seen.knows(day, &user(1)));
+        seen.visit(next, &user(3), &Place::named(None, Some("Berlin")));
+        seen.forget_before();
+        assert_eq!(seen.place(&user(3)).city, "Berlin");
+        assert_eq!(
+            (seen.place(&user(1)).city.as_str(), seen.place(&user(2))),
+            ("Shenzhen", Place::default())
+        );
+        assert_eq!(seen.places.len(), 2);
         seen.forget(&user(1));
         assert_eq!(seen.visit(next, &user(1), &Place::default()), Visit::First);
+    }
+
+    #[test]
+    fn another_process_goes_on_with_the_same() {
+        let day = Day::parse("2026-11-21").unwrap();
+        let place = Place::named(Some("Guangdong"), None);
+        let (mut before, mut after) = (Seen::default(), Seen::default());
+        assert_eq!(before.carry(2), []);
+        for id in 1..=5 {
+            before.visit(day, &user(id), &place);
+        }
+        before.visit(day, &user(6), &Place::default());
+        let carried = before.carry(2);
+        assert_eq!(carried.len(), 4);
+        carried.into_iter().for_each(|(day, place, people)| after.resume(day, &place, people));
+        assert!((1..=6).all(|id| after.knows(day, &user(id))));
+        assert_eq!((after.place(&user(5)), after.place(&user(6))), (place, Place::default()));
+        assert!(!after.knows(day, &user(7)));
     }
 
     #[test]

@@ -47,3 +47,34 @@ impl fmt::Debug for Geo {
         f.debug_struct("Geo").field("database", &self.reader.metadata().database_type).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 127.0.0.0/8 is in Shenzhen, 10.1.0.0/16 somewhere in Zhejiang.
+    const PLACES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/analytics/places.mmdb");
+
+    #[test]
+    fn what_is_known_is_told() {
+        let geo = Geo::open(Path::new(PLACES)).unwrap();
+        let place = |address: &str| {
+            let Place { province, city } = geo.place(address.parse().unwrap());
+            [province, city]
+        };
+        assert_eq!(place("127.0.0.1"), ["Guangdong", "Shenzhen"]);
+        assert_eq!(place("::ffff:127.9.9.9"), ["Guangdong", "Shenzhen"]);
+        assert_eq!(place("10.1.2.3"), ["Zhejiang", ""]);
+        for unknown in ["10.2.0.1", "8.8.8.8", "::1", "2001:db8::1"] {
+            assert_eq!(place(unknown), ["", ""], "{unknown}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_database_is_named() {
+        for path in ["Cargo.toml", "tests/no-such-file"] {
+            let error = Geo::open(Path::new(path)).unwrap_err().to_string();
+            assert!(error.starts_with(path), "{error}");
+        }
+    }
+}

@@ -47,6 +47,8 @@ use crate::types::{UserId, monotonic_ms, unix_ms};
 
 /// Connections looked at in one go after midnight.
 const CROWD: usize = 1_000;
+/// People of one record of a state that is handed over.
+const CARRIED: usize = 100_000;
 /// Pause between two of these.
 const PACE: Duration = Duration::from_millis(10);
 
@@ -83,6 +85,20 @@ pub(crate) struct Sighting<'a> {
     pub address: Option<IpAddr>,
     /// When, unix ms.
     pub at: i64,
+}
+
+/// People who were seen on a day in one place, on their way to another
+/// process.
+#[derive(Debug)]
+pub(crate) struct CarriedPeople {
+    /// YYYY-MM-DD.
+    pub day: String,
+    /// Empty = not known.
+    pub province: String,
+    /// The same.
+    pub city: String,
+    /// Their numbers.
+    pub people: Vec<u64>,
 }
 
 /// See above. One per gateway.
@@ -231,8 +247,8 @@ impl Census {
         Ok(rollup(span, self.ledger.samples(span.from, span.to).await?))
     }
 
-    /// The process ends, or hands everything over: brings what waits into the
-    /// log, for at most `within`. What is then left is lost, and counted.
+    /// The process is about to end, or to hand everything over: brings what
+    /// waits into the log, for at most `within`.
     pub(crate) async fn part(&self, within: Duration) {
         let flushed = async {
             while self.recorder.flush(&self.ledger, unix_ms()).await {
@@ -245,8 +261,28 @@ impl Census {
         let left = self.recorder.waiting();
         if left > 0 {
             tracing::warn!(left, "not recorded who came: the store is away");
-            metrics().census.dropped_end.increment(left);
         }
+    }
+
+    /// Everybody of today, for the process that takes over.
+    #[must_use]
+    pub(crate) fn carry(&self) -> Vec<CarriedPeople> {
+        let all = self.seen.lock().carry(CARRIED).into_iter();
+        all.map(|(day, Place { province, city }, people)| CarriedPeople {
+            day: day.to_string(),
+            province,
+            city,
+            people,
+        })
+        .collect()
+    }
+
+    /// They were seen by the process before this one.
+    pub(crate) fn resume(&self, carried: CarriedPeople) {
+        let CarriedPeople { day, province, city, people } = carried;
+        let Ok(day) = Day::parse(&day) else { return };
+        let place = Place::named(Some(&province), Some(&city));
+        self.seen.lock().resume(day, &place, people);
     }
 
     async fn keep_recording(&self) {

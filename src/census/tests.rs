@@ -4,7 +4,7 @@ use super::*;
 use crate::analytics::{Position, instant};
 use crate::hub::{OutboxLimits, PeerIdentity};
 use crate::presence::{RedisPresence, Rules};
-use crate::redis::testing::TestRedis;
+use crate::redis::Keys;
 use crate::store::{Counting, EmbeddedStore, Left, RedisLedger};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef};
 
@@ -130,21 +130,17 @@ async fn a_past_day_is_counted_anew_from_the_log() {
     let stale = census.recalculate(yesterday, Some(1), now).await;
     assert!(matches!(stale, Err(RecalculateError::Stale(2))));
     assert!(matches!(census.recalculate(today, None, now).await, Err(RecalculateError::NotPast)));
-    census.ledger.trim(now, 1_000_000).await.unwrap();
+    census.ledger.trim(now + 1_000, 1_000_000).await.unwrap();
     assert!(matches!(census.recalculate(yesterday, None, now).await, Err(RecalculateError::Gone)));
 }
 
 #[tokio::test]
 async fn each_instant_has_one_sample_and_old_days_are_closed() {
-    let redis = TestRedis::start();
-    let client = redis.client().await;
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
     let own = GatewayRef { id: GatewayId::new("gw-a").unwrap(), epoch: Epoch(1) };
     let presence =
-        Presence::Redis(RedisPresence::new(client.clone(), &TestRedis::keys(), own, Rules::default()));
-    let census = |name: &str| {
-        let ledger = RedisLedger::new(client.clone(), TestRedis::keys(), Counting::Estimated, 86_400);
-        Census::new(name, Ledger::Redis(ledger), terms("UTC"), None)
-    };
+        Presence::Redis(RedisPresence::new(redis.client().await, &Keys::default(), own, Rules::default()));
+    let census = |name: &str| Census::new(name, Ledger::Redis(ledger.renamed(name)), terms("UTC"), None);
     let (one, other) = (census("gw-a"), census("gw-b"));
     let now = unix_ms();
     let minute = now - now.rem_euclid(60_000);
@@ -175,9 +171,7 @@ async fn each_instant_has_one_sample_and_old_days_are_closed() {
 /// The store is away for a while: what waits is written later, once.
 #[tokio::test]
 async fn an_outage_costs_nobody_his_day() {
-    let redis = TestRedis::start();
-    let client = redis.client().await;
-    let ledger = RedisLedger::new(client, TestRedis::keys(), Counting::Exact, 86_400);
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Exact).await;
     let census = Census::new("gw-a", Ledger::Redis(ledger), terms("UTC"), None);
     let unsaid = BTreeMap::new();
     let now = instant("2026-11-21T10:00:00Z").unwrap();
@@ -200,9 +194,7 @@ async fn an_outage_costs_nobody_his_day() {
 #[tokio::test]
 async fn a_hundred_thousand_people_are_counted_within_the_error() {
     const PEOPLE: i64 = 100_000;
-    let redis = TestRedis::start();
-    let client = redis.client().await;
-    let ledger = RedisLedger::new(client, TestRedis::keys(), Counting::Estimated, 86_400);
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
     let census = Census::new("gw-a", Ledger::Redis(ledger), terms("UTC"), None);
     let now = instant("2026-11-21T10:00:00Z").unwrap();
     let provinces: Vec<_> = (0..30).map(client_of).collect();

@@ -21,14 +21,16 @@ pub(super) const CONFIG_VARIABLE: &str = "TIDEGATE_CONFIG";
 const BUILD_VARIABLE: &str = "TIDEGATE_COMMIT";
 
 /// Tables of the file; what starts with another word is a top-level key.
-pub(super) const TABLES: [&str; 11] = [
+pub(super) const TABLES: [&str; 13] = [
     "admin",
+    "analytics",
     "auth",
     "groups",
     "handover",
     "heartbeat",
     "limits",
     "log",
+    "presence",
     "redis",
     "retention",
     "route",

@@ -12,6 +12,7 @@ use super::precopy::Gathering;
 use super::spawn::Newborn;
 use super::state::{FORMAT, OLDEST_FORMAT, Summary, Writer};
 use super::{Channel, Facts, HandoverError, Program, Report, budget, presence, record};
+use crate::census::CarriedPeople;
 use crate::hub::{HeldConnection, Peer};
 use crate::pipeline::{Inbox, Ports};
 use crate::session::Context;
@@ -21,7 +22,7 @@ use crate::wire::pb::handover_message::Message;
 use crate::wire::pb::handover_record::Record;
 use crate::wire::pb::{
     HandoverBusNumber, HandoverBusSource, HandoverCommit, HandoverCounter, HandoverCut, HandoverFact,
-    HandoverGateway, HandoverHello, HandoverState, HandoverTop, HandoverWelcome,
+    HandoverGateway, HandoverHello, HandoverSeen, HandoverState, HandoverTop, HandoverWelcome,
 };
 
 /// Longest the new process may take to say who it is, and then to be ready,
@@ -290,6 +291,10 @@ impl Estate {
         }
         for record in presence::records(ports) {
             writer.skippable(record).map_err(HandoverError::io("state"))?;
+        }
+        for CarriedPeople { day, province, city, people } in self.context.census.carry() {
+            let seen = HandoverSeen { day, province, city, people };
+            writer.skippable(Record::Seen(seen)).map_err(HandoverError::io("state"))?;
         }
         Ok(())
     }

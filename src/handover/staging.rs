@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::child::Arrived;
 use super::{HandoverError, presence, record, state};
 use crate::bus::{Cause, Heard, Numbers};
+use crate::census::CarriedPeople;
 use crate::hub::{CarriedRoom, Hub, Peer};
 use crate::pipeline::Ports;
 use crate::route::{Binding, Routes};
@@ -16,7 +17,7 @@ use crate::session::{Connection, Context};
 use crate::telemetry::{carry_counter, metrics};
 use crate::types::{ConnId, ConversationId, GatewayId, monotonic_ms};
 use crate::wire::pb::handover_record::Record;
-use crate::wire::pb::{HandoverCounter, HandoverGateway, HandoverTop};
+use crate::wire::pb::{HandoverCounter, HandoverGateway, HandoverSeen, HandoverTop};
 
 /// Routes put in place at a time.
 const ROUTES: usize = 1_000;
@@ -75,6 +76,9 @@ pub(crate) async fn stage(
             Record::Online(record) => present.online(&record)?,
             Record::Watched(record) => present.watched(&record)?,
             Record::Watcher(record) => present.watcher(&record)?,
+            Record::Seen(HandoverSeen { day, province, city, people }) => {
+                context.census.resume(CarriedPeople { day, province, city, people });
+            }
         }
         Ok(())
     })?;

@@ -62,6 +62,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "handover",
         &[
+            "census",
             "session",
             "pipeline",
             "store",

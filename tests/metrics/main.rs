@@ -17,6 +17,7 @@ mod common;
 
 mod accepting;
 mod bus;
+mod census;
 mod closes;
 mod copies;
 mod frames;
@@ -71,6 +72,11 @@ const MOVED: &[&[Series]] = &[
     outages::RAISED,
     outages::UNCONFIRMED,
     retention::RETENTION,
+    census::EVENTS,
+    census::TIMED,
+    census::GAUGES,
+    census::AWAY,
+    census::BROKEN,
     handovers::HANDOVERS,
     handovers::DRAINED,
 ];
@@ -90,6 +96,8 @@ const UNMOVED: &[(Series, &str)] = &[
         "tidegate_route_operations_total{operation=bind,result=refused}",
         "the store dates a first bind after the one it replaces",
     ),
+    ("tidegate_presence_dropped_total{reason=people_full}", "4000000 people of one day"),
+    ("tidegate_presence_dropped_total{reason=queue_full}", "200000 people during an outage"),
     ("tidegate_route_operations_total{operation=query,result=refused}", "a query refuses nothing"),
 ];
 

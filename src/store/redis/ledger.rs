@@ -47,6 +47,20 @@ impl RedisLedger {
         Self { client, keys, link, counting, keep_s, name }
     }
 
+    /// In a Redis of the test's own, which ends with the second value.
+    #[cfg(test)]
+    pub(crate) async fn of_its_own(counting: Counting) -> (Self, crate::redis::testing::TestRedis) {
+        let redis = crate::redis::testing::TestRedis::start();
+        let ledger = Self::new(redis.client().await, Keys::default(), counting, 86_400);
+        (ledger, redis)
+    }
+
+    /// The same of another gateway.
+    #[cfg(test)]
+    pub(crate) fn renamed(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self.clone() }
+    }
+
     pub(crate) async fn takes_turn(&self, ms: u64) -> Result<bool, StoreError> {
         let key = self.keys.census(".turn");
         let mut take = redis::cmd("SET");

@@ -17,7 +17,6 @@ pub(crate) struct CensusMetrics {
     pub dropped_people: Counter,
     pub dropped_places: Counter,
     pub dropped_broken: Counter,
-    pub dropped_end: Counter,
     pub flush_seconds: Histogram,
     pub samples: Counter,
     pub trimmed: Counter,
@@ -51,7 +50,6 @@ impl CensusMetrics {
             dropped_people: dropped("people_full"),
             dropped_places: dropped("places_full"),
             dropped_broken: dropped("broken"),
-            dropped_end: dropped("end"),
             flush_seconds: seconds(
                 "tidegate_presence_flush_duration_seconds",
                 "One batch of people seen, into the log.",
