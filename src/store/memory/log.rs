@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::super::{
     Append, Appended, Audience, Description, History, Keep, Member, Page, Refused, Span, Top, complete,
 };
-use crate::types::{Epoch, GatewayId, GatewayRef, UserId, unix_micros, unix_ms};
+use crate::types::{ConversationId, Epoch, GatewayId, GatewayRef, UserId, unix_micros, unix_ms};
 use crate::wire::pb::{Direction, Push};
 
 /// An id is remembered for at least this long.
