@@ -159,7 +159,10 @@ async fn a_gateway_that_stops_takes_its_users_along() {
 async fn a_hot_restart_is_not_seen() {
     let mut alone = Gateway::start(Options::new().config(GRACE)).await;
     let mut phone = Client::connect(&alone, 42, "phone").await;
-    Client::connect(&alone, 43, "phone").await.close().await;
+    let other = Client::connect(&alone, 43, "phone").await;
+    becomes(&alone, 42, true).await;
+    becomes(&alone, 43, true).await;
+    other.close().await;
     becomes(&alone, 43, false).await;
     let before = users(&alone, "42,43").await;
     alone.upgrade().await;
