@@ -12,7 +12,7 @@
 //! - A heartbeat from before a farewell does not undo it; one from after it
 //!   does, whichever is heard of first.
 //! - While it is not known who was heard, because nobody said anything for
-//!   some seconds or the data is new, nobody is taken for gone.
+//!   some seconds or the data is new, only farewells make anybody gone.
 //! - Counts are kept, never made by going through users.
 //!
 //! [`Watches`] is what one gateway knows of whom its connections watch.

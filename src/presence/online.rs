@@ -15,7 +15,7 @@ pub(super) const SILENCE_MS: i64 = 5_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
-    /// Unix ms; of one who said goodbye what lets it run out after the grace.
+    /// Unix ms.
     heard: i64,
     /// Of the change that brought the user here.
     version: u64,
@@ -46,6 +46,8 @@ pub(crate) struct Online {
     counts: BTreeMap<i64, usize>,
     left: HashMap<UserId, i64>,
     by_left: BTreeSet<(i64, UserId)>,
+    /// Who said goodbye, by when that was, and is still here.
+    leaving: BTreeSet<(i64, UserId)>,
     version: u64,
     stepped: i64,
     held: i64,
@@ -77,12 +79,13 @@ impl Online {
         for farewell in farewells {
             self.leave(farewell);
         }
-        if now_ms >= self.held {
-            let horizon = now_ms.saturating_sub(self.rules.window_ms);
-            for _ in 0..most {
-                let Some(&(at, user)) = self.by_heard.first().filter(|(at, _)| *at < horizon) else { break };
-                changes.push(self.expire(user, at, now));
-            }
+        let is_held = now_ms < self.held;
+        let (graced, silent) = (now_ms - self.rules.grace_ms, now_ms - self.rules.window_ms);
+        for _ in 0..most {
+            let gone = self.leaving.first().filter(|(at, _)| *at < graced);
+            let gone = gone.or_else(|| self.by_heard.first().filter(|(at, _)| !is_held && *at < silent));
+            let Some(&(_, user)) = gone else { break };
+            changes.extend(self.expire(user, now));
         }
         self.forget(now_ms, most);
         changes
@@ -105,6 +108,7 @@ impl Online {
             // From before the farewell.
             return None;
         }
+        self.stay(user);
         self.set_left(user, None);
         match self.users.get(&user).copied() {
             Some(entry) if at > entry.heard => {
@@ -122,17 +126,25 @@ impl Online {
 
     fn leave(&mut self, farewell: &Farewell) {
         let Farewell { user, at } = *farewell;
-        let Some(entry) = self.users.get(&user).copied().filter(|entry| entry.heard <= at) else { return };
-        let heard = at.saturating_sub(self.rules.window_ms).saturating_add(self.rules.grace_ms);
-        self.set(user, Some(Entry { heard, ..entry }));
-        self.set_left(user, Some(at));
+        if self.users.get(&user).is_some_and(|entry| entry.heard <= at) {
+            self.stay(user);
+            self.leaving.insert((at, user));
+            self.set_left(user, Some(at));
+        }
     }
 
-    fn expire(&mut self, user: UserId, heard: i64, now: i64) -> Change {
-        self.set(user, None);
-        let since = *self.left.get(&user).unwrap_or(&heard);
+    fn stay(&mut self, user: UserId) {
+        if let Some(left) = self.left.get(&user) {
+            self.leaving.remove(&(*left, user));
+        }
+    }
+
+    fn expire(&mut self, user: UserId, now: i64) -> Option<Change> {
+        self.stay(user);
+        let entry = self.set(user, None)?;
+        let since = *self.left.get(&user).unwrap_or(&entry.heard);
         self.set_left(user, Some(since));
-        Change { user, online: false, since, version: self.next_version(now) }
+        Some(Change { user, online: false, since, version: self.next_version(now) })
     }
 
     fn forget(&mut self, now_ms: i64, most: usize) {
@@ -151,7 +163,7 @@ impl Online {
         self.version
     }
 
-    fn set(&mut self, user: UserId, entry: Option<Entry>) {
+    fn set(&mut self, user: UserId, entry: Option<Entry>) -> Option<Entry> {
         let before = match entry {
             Some(entry) => self.users.insert(user, entry),
             None => self.users.remove(&user),
@@ -169,6 +181,7 @@ impl Online {
             self.by_heard.insert((heard, user));
             *self.counts.entry(second(heard)).or_default() += 1;
         }
+        before
     }
 
     fn set_left(&mut self, user: UserId, at: Option<i64>) {
@@ -239,6 +252,9 @@ impl Online {
         }
         for (user, at) in carried.left {
             self.set_left(user, Some(at));
+            if self.users.contains_key(&user) {
+                self.leaving.insert((at, user));
+            }
         }
         self.version = self.version.max(carried.version);
         self.stepped = self.stepped.max(carried.stepped);

@@ -15,7 +15,7 @@ const CHUNK: usize = 500;
 #[derive(Debug)]
 pub(crate) struct RedisPresence {
     client: Client,
-    keys: [String; 5],
+    keys: [String; 6],
     gateway: GatewayRef,
     rules: Rules,
 }
@@ -25,7 +25,7 @@ impl RedisPresence {
     #[must_use]
     pub(crate) fn new(client: Client, keys: &Keys, gateway: GatewayRef, rules: Rules) -> Self {
         let of = |part| keys.presence(part);
-        let keys = [keys.online_users(), of("since"), of("left"), of("clock"), of("watching")];
+        let keys = [keys.online_users(), of("since"), of("left"), of("clock"), of("watching"), of("leaving")];
         Self { client, keys, gateway, rules }
     }
 

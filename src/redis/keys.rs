@@ -113,7 +113,8 @@ impl Keys {
 
     /// What belongs to [`Self::online_users`], in its slot. `since`: HASH user
     /// → version. `left`: ZSET user → last sign of life, unix ms. `clock`:
-    /// HASH. `watching`: ZSET `gateway|epoch` → until when, unix ms.
+    /// HASH. `watching`: ZSET `gateway|epoch` → until when, unix ms. `leaving`:
+    /// ZSET user → goodbye, unix ms.
     #[must_use]
     pub(crate) fn presence(&self, part: &str) -> String {
         format!("{{{}presence:online_users}}:{part}", self.prefix)

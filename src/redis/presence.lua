@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- What one gateway heard within a second, who left it, and who is gone by now.
 -- KEYS: online users, when they came (versions), when others left, clock, who
---       watches
+--       watches, who said goodbye and is still there
 -- ARGV: window (ms), grace (ms), hold (ms), most that are taken for gone,
 --       gateway|epoch or '', ms for which it watches, how many were heard,
 --       then each with the ms since, then farewells, each with its unix ms.
@@ -49,7 +49,10 @@ if count > 0 then
       end
     end
   end
-  if #back > 0 then redis.call('ZREM', KEYS[3], unpack(back)) end
+  if #back > 0 then
+    redis.call('ZREM', KEYS[3], unpack(back))
+    redis.call('ZREM', KEYS[6], unpack(back))
+  end
   if #came > 0 then redis.call('HSET', KEYS[2], unpack(came)) end
   if #add > 0 then redis.call('ZADD', KEYS[1], unpack(add)) end
 end
@@ -58,23 +61,26 @@ for i = 8 + 2 * count, #ARGV, 2 do
   local user, at = ARGV[i], tonumber(ARGV[i + 1])
   local score = redis.call('ZSCORE', KEYS[1], user)
   if score and tonumber(score) <= at then
-    redis.call('ZADD', KEYS[1], string.format('%.0f', at - window + grace), user)
     redis.call('ZADD', KEYS[3], string.format('%.0f', at), user)
+    redis.call('ZADD', KEYS[6], string.format('%.0f', at), user)
   end
 end
 
-if now >= held then
-  local horizon = string.format('(%.0f', now - window)
-  local gone = redis.call('ZRANGE', KEYS[1], '-inf', horizon, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
-  for i = 1, #gone, 2 do
-    local user, heard = gone[i], gone[i + 1]
-    local left = redis.call('ZSCORE', KEYS[3], user)
-    redis.call('ZREM', KEYS[1], user)
-    redis.call('HDEL', KEYS[2], user)
-    if not left then redis.call('ZADD', KEYS[3], heard, user) end
-    change(user, '0', tonumber(left or heard))
+local function expire(key, before)
+  local horizon = string.format('(%.0f', now - before)
+  for _, user in ipairs(redis.call('ZRANGE', key, '-inf', horizon, 'BYSCORE', 'LIMIT', 0, most)) do
+    local heard, left = redis.call('ZSCORE', KEYS[1], user), redis.call('ZSCORE', KEYS[3], user)
+    redis.call('ZREM', KEYS[6], user)
+    if heard then
+      redis.call('ZREM', KEYS[1], user)
+      redis.call('HDEL', KEYS[2], user)
+      if not left then redis.call('ZADD', KEYS[3], heard, user) end
+      change(user, '0', tonumber(left or heard))
+    end
   end
 end
+expire(KEYS[6], grace)
+if now >= held then expire(KEYS[1], window) end
 local forgotten = string.format('(%.0f', now - 86400000)
 local old = redis.call('ZRANGE', KEYS[3], '-inf', forgotten, 'BYSCORE', 'LIMIT', 0, most)
 if #old > 0 then redis.call('ZREM', KEYS[3], unpack(old)) end

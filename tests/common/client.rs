@@ -239,6 +239,11 @@ impl Client {
         self.inbox.drain(..).filter_map(payload).collect()
     }
 
+    /// Keeps something that was taken too soon.
+    pub fn put_back(&mut self, payload: Payload) {
+        self.inbox.push(Frame::Envelope(Envelope { header: None, payload: Some(payload) }));
+    }
+
     /// The texts among the pushes that came and were not asked for yet.
     pub fn drain_texts(&mut self) -> Vec<String> {
         let text = |payload| {

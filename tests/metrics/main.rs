@@ -25,6 +25,7 @@ mod groups;
 mod handovers;
 mod messages;
 mod outages;
+mod presence;
 mod readers;
 mod reconciles;
 mod retention;
@@ -77,6 +78,9 @@ const MOVED: &[&[Series]] = &[
     census::GAUGES,
     census::AWAY,
     census::BROKEN,
+    presence::GAUGES,
+    presence::ONLINE,
+    presence::WATCHING,
     handovers::HANDOVERS,
     handovers::DRAINED,
 ];
@@ -89,6 +93,10 @@ const UNMOVED: &[(Series, &str)] = &[
     (
         "tidegate_connections_closed_total{reason=superseded}",
         "the process ends as soon as the last connection has: nobody can look",
+    ),
+    (
+        "tidegate_presence_dropped_total{reason=queue_full}",
+        "it takes tens of thousands of users within a second while Redis is away",
     ),
     ("tidegate_frames_total{direction=in,kind=push}", "a push from a client counts as other"),
     ("tidegate_frames_total{direction=out,kind=send}", "a gateway sends no sends"),
@@ -133,10 +141,11 @@ async fn every_series_is_accounted_for() {
     assert_eq!(now.get("tidegate_build_info"), 1.0);
 }
 
-/// Every name in the one file that registers metrics.
+/// Every name in the files that register metrics.
 fn registered() -> BTreeSet<String> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/telemetry/metrics.rs");
-    let source = std::fs::read_to_string(source).unwrap();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/telemetry");
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+    let source = read("metrics.rs") + &read("presence.rs");
     let texts = source.split('"').filter(|text| text.starts_with("tidegate_"));
     let names: BTreeSet<String> = texts.map(str::to_owned).collect();
     assert!(names.len() > 30, "{names:?}");

@@ -37,11 +37,9 @@ struct Model {
 }
 
 impl Model {
-    fn runs_out(&self) -> i64 {
-        match self.left {
-            Some(left) => left + RULES.grace_ms,
-            None => self.heard + RULES.window_ms,
-        }
+    fn is_gone(&self, now: i64, is_held: bool) -> bool {
+        let said_so = self.left.is_some_and(|left| left + RULES.grace_ms < now);
+        said_so || (!is_held && self.heard + RULES.window_ms < now)
     }
 }
 
@@ -82,20 +80,17 @@ proptest! {
                     let at = now - age_ms;
                     farewells.push(Farewell { user: UserId::new(user).unwrap(), at });
                     let known = model.entry(user).or_default();
-                    let newest = known.left.map_or(known.heard, |left| left - RULES.window_ms + RULES.grace_ms);
-                    if known.online && newest <= at {
+                    if known.online && known.heard <= at {
                         known.left = Some(at);
                     }
                 }
                 Event::Nothing => {}
             }
-            if now >= held {
-                for (user, known) in &mut model {
-                    if known.online && known.runs_out() < now {
-                        known.online = false;
-                        known.left = Some(known.left.unwrap_or(known.heard));
-                        expected.push((*user, false));
-                    }
+            for (user, known) in &mut model {
+                if known.online && known.is_gone(now, now < held) {
+                    known.online = false;
+                    known.left = Some(known.left.unwrap_or(known.heard));
+                    expected.push((*user, false));
                 }
             }
             let changes = online.step(now * 1_000, &heard, &farewells, 1_000);
@@ -118,10 +113,7 @@ proptest! {
                 prop_assert!(found.version <= newest.max(found.version) && (!known.online || found.version > 0));
                 prop_assert!(found.online || found.version >= newest, "a look is never older");
             }
-            let within = |known: &&Model| {
-                let heard = known.left.map_or(known.heard, |left| left - RULES.window_ms + RULES.grace_ms);
-                known.online && heard >= now - 60_000
-            };
+            let within = |known: &&Model| known.online && known.heard >= now - 60_000;
             prop_assert_eq!(online.heard_since(now - 60_000), model.values().filter(within).count());
             prop_assert_eq!(online.len(), model.values().filter(|known| known.online).count());
         }
