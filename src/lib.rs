@@ -20,6 +20,7 @@
 //! | `route`, `presence`, `bus`, `store` | four ports, each with two backends and one suite |
 //! | `pipeline` | the product's verbs |
 //! | `census` | who comes, gathered and counted |
+//! | `sink` | copies of that in databases outside |
 //! | `net`, `ws`, `session` | sockets, upgrade, the connection |
 //! | `handover` | one process taking over from another |
 //! | `task` | tasks the gateway cannot live without |
@@ -46,6 +47,8 @@ mod presence;
 mod redis;
 mod route;
 mod session;
+#[cfg(feature = "postgres")]
+mod sink;
 mod store;
 mod task;
 mod telemetry;

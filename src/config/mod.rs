@@ -148,12 +148,23 @@ pub struct Analytics {
     pub log_count: u64,
     /// Where an address is, in the MaxMind format.
     pub geo_database: Option<PathBuf>,
+    /// A PostgreSQL that everything is copied to.
+    pub postgres: Option<PostgresConfig>,
     /// Daily numbers in Redis are exact.
     pub exact: bool,
     /// Time between two samples of how many are online.
     pub sample_every: Duration,
     /// Age at which samples and daily numbers are removed.
     pub history_age: Duration,
+}
+
+/// A PostgreSQL that is copied to.
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// Where it is, with the password.
+    pub url: Secret,
+    /// What the copies of this cluster are marked with.
+    pub source: String,
 }
 
 /// Who is online, and who may see it.

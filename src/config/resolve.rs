@@ -22,7 +22,7 @@ use super::file::{
 use super::layers::{CONFIG_VARIABLE, Layers, Origins};
 use super::{
     Analytics, AuthConfig, Config, Durability, Groups, JwtAlgorithm, JwtConfig, JwtKey, Keep, Limits,
-    Presence, RedisConfig, Retention, Secret, Visibility,
+    PostgresConfig, Presence, RedisConfig, Retention, Secret, Visibility,
 };
 use crate::analytics::Zone;
 use crate::types::GatewayId;
@@ -304,11 +304,28 @@ impl Resolver {
             zone: zone.unwrap_or_else(Zone::utc),
             log_age: self.time("analytics.log_age", table.log_age, DAY..=3_650 * DAY),
             log_count: self.within("analytics.log_count", table.log_count, 1_000..=1_000_000_000),
+            postgres: self.postgres(table.postgres_url, table.postgres_source),
             geo_database: table.geo_database,
             exact: presence.dau == DauWord::Exact,
             sample_every: self.time("presence.sample_every", presence.sample_every, 1_000..=3_600_000),
             history_age: self.time("presence.history_age", presence.history_age, DAY..=3_650 * DAY),
         }
+    }
+
+    fn postgres(&mut self, url: Option<Secret>, source: String) -> Option<PostgresConfig> {
+        let is_name = |c: u8| c.is_ascii_alphanumeric() || b"_.-".contains(&c);
+        if !(1..=64).contains(&source.len()) || !source.bytes().all(is_name) {
+            self.fault("analytics.postgres_source", "must be 1-64 characters of [A-Za-z0-9_.-]");
+        }
+        let url = url?;
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme)) {
+            self.fault("analytics.postgres_url", "must be postgres://user:password@host/database");
+        }
+        if !cfg!(feature = "postgres") {
+            let message = "this program was built without it: cargo build --release --features postgres";
+            self.fault("analytics.postgres_url", message);
+        }
+        Some(PostgresConfig { url, source })
     }
 
     fn presence(&mut self, table: &PresenceTable, heartbeat: Time) -> Presence {

@@ -211,6 +211,8 @@ impl Gateway {
             }
         };
         let ports = Arc::new(ports);
+        #[cfg(feature = "postgres")]
+        self.copy_out(&ledger);
         let census = self.census(ledger).await?;
         census.start(&self.hub, &ports.presence, &self.stop);
         let _ = self.admin.census.set(Arc::clone(&census));
@@ -252,6 +254,14 @@ impl Gateway {
         let counting = if self.config.analytics.exact { Counting::Exact } else { Counting::Estimated };
         let keep_s = i64::try_from(self.config.analytics.history_age.as_secs()).unwrap_or(i64::MAX);
         RedisLedger::new(client.clone(), self.keys.clone(), counting, keep_s)
+    }
+
+    #[cfg(feature = "postgres")]
+    fn copy_out(&self, ledger: &Ledger) {
+        if let Some(config) = self.config.analytics.postgres.clone() {
+            let zone = self.config.analytics.zone.clone();
+            crate::sink::Postgres::new(config, ledger.clone(), zone).start(&self.stop);
+        }
     }
 
     async fn census(&self, ledger: Ledger) -> Result<Arc<Census>, GatewayError> {

@@ -1,12 +1,16 @@
 //! Every metric, once.
 
 mod census;
+#[cfg(feature = "postgres")]
+mod sink;
 
 use std::sync::OnceLock;
 
 use metrics::{Counter, Gauge, Histogram, Unit};
 
 use self::census::CensusMetrics;
+#[cfg(feature = "postgres")]
+pub(crate) use self::sink::SinkMetrics;
 use super::labels::FrameKind;
 use super::presence::PresenceMetrics;
 use crate::types::CloseReason;

@@ -14,5 +14,7 @@ mod recorder;
 
 pub(crate) use labels::{EventRefusal, FrameKind, HintCause, Refusal, ResyncCause};
 pub use log::install_log;
+#[cfg(feature = "postgres")]
+pub(crate) use metrics::SinkMetrics;
 pub(crate) use metrics::{RouteMetrics, carry_counter, metrics};
 pub(crate) use recorder::{Recorder, install_metrics};

@@ -36,6 +36,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("store", &["redis", "analytics", "wire", "types", "telemetry"]),
     // Who comes: from connections and reports, into the ledger.
     ("census", &["analytics", "store", "hub", "task", "types", "telemetry"]),
+    ("sink", &["analytics", "store", "task", "types", "telemetry", "config"]),
     (
         "pipeline",
         &[
@@ -100,6 +101,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "gateway",
         &[
             "census",
+            "sink",
             "handover",
             "admin",
             "session",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::super::Secret;
 use super::Time;
 
 /// `[analytics]`: the log of who came and what was reported.
@@ -21,6 +22,12 @@ pub(crate) struct AnalyticsTable {
     /// Database in the MaxMind format that says where an address is. Default:
     /// none.
     pub geo_database: Option<PathBuf>,
+    /// `postgres://user:password@host/database` to copy the log, the daily and
+    /// the online numbers to; needs the feature `postgres`. Default: none.
+    pub postgres_url: Option<Secret>,
+    /// Tells apart what several clusters copy into one database: 1-64 of
+    /// `[A-Za-z0-9_.-]`. Default `tidegate`.
+    pub postgres_source: String,
 }
 
 impl Default for AnalyticsTable {
@@ -30,6 +37,8 @@ impl Default for AnalyticsTable {
             log_age: Time::seconds(9 * 24 * 3600),
             log_count: 10_000_000,
             geo_database: None,
+            postgres_url: None,
+            postgres_source: "tidegate".to_owned(),
         }
     }
 }
