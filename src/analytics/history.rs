@@ -185,7 +185,7 @@ mod tests {
             let all: Vec<_> = online.iter().map(|(minute, online)| sample(*minute, *online)).collect();
             let History { steps, peak } = rollup(span, all.iter().rev().copied());
             let within: Vec<_> = all.iter().filter(|s| (span.from..span.to).contains(&s.at)).collect();
-            prop_assert_eq!(steps.iter().map(|s| s.samples).sum::<u64>(), within.len() as u64);
+            prop_assert_eq!(steps.iter().map(|s| s.samples).sum::<u64>(), u64::try_from(within.len()).unwrap());
             prop_assert_eq!(peak.map(|p| p.online), within.iter().map(|s| s.online).max());
             for step in steps {
                 let of_it: Vec<_> = within
@@ -195,7 +195,8 @@ mod tests {
                     .collect();
                 prop_assert_eq!(step.max, of_it.iter().copied().max().unwrap_or(0));
                 prop_assert_eq!(step.min, of_it.iter().copied().min().unwrap_or(0));
-                prop_assert!(step.samples == 0 || (step.avg >= step.min as f64 - 0.01 && step.avg <= step.max as f64));
+                let [min, max] = [step.min, step.max].map(|n| f64::from(u32::try_from(n).unwrap()));
+                prop_assert!(step.samples == 0 || (step.avg >= min - 0.01 && step.avg <= max));
             }
         }
     }

@@ -78,7 +78,11 @@ async fn ids(ledger: &Ledger) {
     // The same id some days later, and with other words: still the same event.
     let again = Entry { at: now + 5, name: "other".to_owned(), ..one.clone() };
     assert_eq!(append(ledger, &[again], day, now + PAST_MS - 1_000).await, recorded(0, 1));
-    assert_eq!(append(ledger, &[one.clone()], day, now - PAST_MS).await, recorded(0, 1), "a slow clock");
+    assert_eq!(
+        append(ledger, std::slice::from_ref(&one), day, now - PAST_MS).await,
+        recorded(0, 1),
+        "a slow clock"
+    );
     assert_eq!(append(ledger, &[event("install-2", "e1", now)], day, now).await, recorded(1, 0));
     let nameless = event("install-1", "", now);
     assert_eq!(append(ledger, &[nameless.clone(), nameless], day, now).await, recorded(2, 0));

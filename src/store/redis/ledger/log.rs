@@ -16,8 +16,13 @@ use crate::types::UserId;
 
 /// An id is remembered for at least this long and at most twice as long.
 const PERIOD_MS: i64 = crate::analytics::PAST_MS;
-/// Entries per script call: a few milliseconds of one.
-const CALL: usize = 250;
+/// Entries per script call: a millisecond or two of one.
+const CALL: usize = 100;
+/// Bytes of the entries of one round trip, so that a slow line carries them
+/// within its deadline.
+const ROUND: usize = 1 << 20;
+/// Bytes of an entry besides its properties, about.
+const ENTRY: usize = 64;
 
 /// Id and fields, as Redis answers them.
 type Row = (String, HashMap<String, String>);
@@ -34,39 +39,40 @@ impl RedisLedger {
             ids(period - 1),
             ids(period + 1),
         ];
-        let mut commands = Vec::new();
+        // Rounds of calls, each with its bytes.
+        let mut rounds: Vec<(Vec<redis::Cmd>, usize)> = vec![Default::default()];
         for (part, items) in batch.items.chunks(CALL).enumerate() {
             // Each part is appended once for itself.
             let (writer, number) = batch.writer.unwrap_or(("", 0));
             let writer = if writer.is_empty() { String::new() } else { format!("batch:{writer}:{part}") };
-            let mut call = Call::new(&RECORD, &keys).arg(2 * PERIOD_MS / 1000).arg(writer).arg(number);
-            for entry in items.iter().map(|item| &item.entry) {
-                call = call
-                    .arg(entry.key().map_or_else(Vec::new, Vec::from))
-                    .arg(&entry.name)
-                    .arg(entry.install.as_ref().map_or("", InstallId::as_str))
-                    .arg(entry.user.map_or(0, UserId::get))
-                    .arg(entry.at)
-                    .arg(entry.received_at)
-                    .arg(&entry.id)
-                    .arg(&entry.place.province)
-                    .arg(&entry.place.city)
-                    .arg(&entry.properties);
+            let call = Call::new(&RECORD, &keys).arg(2 * PERIOD_MS / 1000).arg(writer).arg(number);
+            let call = items.iter().map(|item| &item.entry).fold(call, with_entry);
+            let bytes = items.iter().map(|item| item.entry.properties.len() + ENTRY).sum::<usize>();
+            match rounds.last_mut() {
+                Some((calls, sum)) if calls.is_empty() || *sum + bytes <= ROUND => {
+                    calls.push(call.into());
+                    *sum += bytes;
+                }
+                _ => rounds.push((vec![call.into()], bytes)),
             }
-            commands.push(redis::Cmd::from(call));
         }
-        let parts = commands.len();
-        let counted = batch.items.iter().filter_map(|item| Counted::of(&item.entry, item.day));
-        commands.extend(self.counting_commands(&counted.collect::<Vec<_>>(), None));
-        let replies = self.client.pipeline_on(generation, commands).await.map_err(unavailable)?;
+        let last = rounds.len().saturating_sub(1);
         let mut recorded = Recorded::default();
-        for (index, reply) in replies.into_iter().enumerate() {
-            if index < parts {
-                let (accepted, duplicates) = parse::<(u64, u64)>(reply)?;
-                recorded.accepted += accepted;
-                recorded.duplicates += duplicates;
-            } else {
-                parse::<Value>(reply)?;
+        for (round, (mut commands, _)) in rounds.into_iter().enumerate() {
+            let calls = commands.len();
+            if round == last {
+                let counted = batch.items.iter().filter_map(|item| Counted::of(&item.entry, item.day));
+                commands.extend(self.counting_commands(&counted.collect::<Vec<_>>(), None));
+            }
+            let replies = self.client.pipeline_on(generation, commands).await.map_err(unavailable)?;
+            for (index, reply) in replies.into_iter().enumerate() {
+                if index < calls {
+                    let (accepted, duplicates) = parse::<(u64, u64)>(reply)?;
+                    recorded.accepted += accepted;
+                    recorded.duplicates += duplicates;
+                } else {
+                    parse::<Value>(reply)?;
+                }
             }
         }
         self.confirm(generation, &assurance).await?;
@@ -149,6 +155,19 @@ impl RedisLedger {
         let call = Call::new(&SINK, &[self.keys.census(".ledger")]).arg(field).arg(ordered);
         self.one::<Value>(call.into()).await.map(drop)
     }
+}
+
+fn with_entry(call: Call, entry: &Entry) -> Call {
+    call.arg(entry.key().map_or_else(Vec::new, Vec::from))
+        .arg(&entry.name)
+        .arg(entry.install.as_ref().map_or("", InstallId::as_str))
+        .arg(entry.user.map_or(0, UserId::get))
+        .arg(entry.at)
+        .arg(entry.received_at)
+        .arg(&entry.id)
+        .arg(&entry.place.province)
+        .arg(&entry.place.city)
+        .arg(&entry.properties)
 }
 
 fn entry(mut fields: HashMap<String, String>) -> Entry {
