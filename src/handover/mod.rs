@@ -33,6 +33,7 @@ mod record;
 mod spawn;
 mod staging;
 mod state;
+mod writing;
 
 use channel::Channel;
 pub(crate) use child::{Inherited, Newcomer};
