@@ -19,7 +19,6 @@
 
 mod budget;
 mod channel;
-mod checksum;
 mod child;
 mod error;
 mod facts;

@@ -6,7 +6,7 @@ const MOST: u64 = 700;
 /// Length of what a slow reader is sent at a time, bytes.
 const CHUNK: usize = 24 * 1024;
 /// So many at a time.
-pub(super) const CHUNKS: u32 = 8;
+pub(super) const CHUNKS: u32 = 4;
 
 /// What `user` says as number `n`.
 pub(super) fn message(user: u64, n: u32) -> String {
