@@ -138,8 +138,11 @@ pub(super) fn read_from(
     let mut get = |length: usize| -> Result<Vec<u8>, HandoverError> {
         let taken = u64::try_from(length).unwrap_or(u64::MAX);
         left = left.checked_sub(taken).ok_or_else(|| broken("it ends too soon"))?;
-        let mut bytes = vec![0; length];
-        input.read_exact(&mut bytes).map_err(HandoverError::io("state"))?;
+        let mut bytes = Vec::with_capacity(length);
+        input.by_ref().take(taken).read_to_end(&mut bytes).map_err(HandoverError::io("state"))?;
+        if bytes.len() < length {
+            return Err(broken("it is cut off"));
+        }
         Ok(bytes)
     };
     let head = get(HEAD)?;
