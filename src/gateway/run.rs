@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::build::{Assembled, Entrance, Gateway};
 use super::doors::{AdminDoor, ClientDoor};
@@ -161,7 +161,10 @@ impl Gateway {
             // the state.
             newcomer.ready().await.map_err(failed)?;
             let arrived = newcomer.receive(None).await.map_err(failed)?;
-            (self.assemble().await?, arrived)
+            let since = Instant::now();
+            let assembled = self.assemble().await?;
+            debug!(took = ?since.elapsed(), "the store is open");
+            (assembled, arrived)
         };
         let staged = stage(arrived, &assembled.context, &assembled.permits).await.map_err(failed)?;
         newcomer.staged(staged.connections(), staged.digest).await.map_err(failed)?;

@@ -19,7 +19,6 @@
 
 mod budget;
 mod channel;
-mod checksum;
 mod child;
 mod error;
 mod facts;
@@ -34,6 +33,7 @@ mod record;
 mod spawn;
 mod staging;
 mod state;
+mod writing;
 
 use channel::Channel;
 pub(crate) use child::{Inherited, Newcomer};

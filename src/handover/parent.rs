@@ -3,27 +3,23 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use super::precopy::Gathering;
 use super::spawn::Newborn;
 use super::state::{FORMAT, OLDEST_FORMAT, Summary, Writer};
-use super::{Channel, Facts, HandoverError, Program, Report, budget, presence, record};
-use crate::census::CarriedPeople;
+use super::writing::{Written, unfit, write_connections};
+use super::{Channel, Facts, HandoverError, Program, Report, budget};
 use crate::hub::{HeldConnection, Peer};
 use crate::pipeline::{Inbox, Ports};
 use crate::session::Context;
 use crate::telemetry::Recorder;
-use crate::types::{ConnId, UserId, monotonic_ms, unix_ms};
+use crate::types::{ConnId, monotonic_ms, unix_ms};
 use crate::wire::pb::handover_message::Message;
-use crate::wire::pb::handover_record::Record;
-use crate::wire::pb::{
-    HandoverBusNumber, HandoverBusSource, HandoverCommit, HandoverCounter, HandoverCut, HandoverFact,
-    HandoverGateway, HandoverHello, HandoverSeen, HandoverState, HandoverTop, HandoverWelcome,
-};
+use crate::wire::pb::{HandoverCommit, HandoverCut, HandoverHello, HandoverState, HandoverWelcome};
 
 /// Longest the new process may take to say who it is, and then to be ready,
 /// which includes finding Redis.
@@ -34,8 +30,6 @@ const SEND: Duration = Duration::from_secs(5);
 /// Longest the new process may take to say that it serves. One that does not
 /// is ended, because nothing else can: a cold start needs what it holds.
 const STARTED: Duration = Duration::from_secs(15);
-/// Users whose conversations are looked at to prove the store.
-const PROOFS: usize = 32;
 
 /// What is handed over, and what the handover works with.
 pub(crate) struct Estate {
@@ -80,7 +74,7 @@ pub(crate) struct Committed {
 }
 
 impl Estate {
-    fn ports(&self) -> &Arc<Ports> {
+    pub(super) fn ports(&self) -> &Arc<Ports> {
         self.context.pipeline.ports()
     }
 
@@ -178,6 +172,7 @@ impl Estate {
     async fn agree(&self, prepared: &Prepared, deadline: Instant) -> Result<Agreed, HandoverError> {
         let Prepared { channel, format, .. } = prepared;
         let (ports, frozen_at) = (self.ports(), (monotonic_ms(), unix_ms()));
+        let begun = Instant::now();
         let mark = fastrand::u64(1..);
         ports.bus.expect_mark(mark);
         channel.send(Message::Cut(HandoverCut { mark }), &[], SEND).await?;
@@ -189,6 +184,7 @@ impl Estate {
         let left = gathering.hold_all(Instant::now() + half).await?;
         gathering.confirmed().await?;
         let held = std::mem::take(&mut gathering.held);
+        let still = begun.elapsed();
         tokio::select! {
             // It has nothing to say now: this is its end, or its refusal.
             said = channel.receive("nothing", STARTED) => {
@@ -196,19 +192,19 @@ impl Estate {
             }
             () = self.finish_work(&held) => {}
         }
-        let failed = HandoverError::io("state");
+        let settled = begun.elapsed();
         let mut writer = Writer::in_memory(*format).map_err(HandoverError::io("state"))?;
-        let (mut mid_frame, mut with_unsent) = (0, 0);
         self.write_common(&mut writer, frozen_at, &held).await?;
-        for held in held.values() {
-            let record = record::of_connection(held);
-            mid_frame += u64::from(record::is_mid_frame(&record));
-            with_unsent += u64::from(!record.outbox.is_empty());
-            writer.record(Record::Connection(record)).map_err(HandoverError::io("state"))?;
-        }
-        let store_closed = ports.store.suspend().await.map_err(|error| unfit("store", &error))?;
-        let (memory, summary) = writer.seal().map_err(failed)?;
+        // The store is closed while the records are written.
+        let writing = tokio::task::spawn_blocking(move || write_connections(writer, held));
+        let (closed, written) = tokio::join!(ports.store.suspend(), writing);
+        let store_closed = closed.map_err(|error| unfit("store", &error))?;
+        let written = written.map_err(|error| unfit("state", &error))?;
+        let Written { held, memory, summary, mid_frame, with_unsent } =
+            written.map_err(HandoverError::io("state"))?;
+        let written = begun.elapsed();
         self.send_state(channel, &memory, summary, held.len(), store_closed).await?;
+        debug!(?still, ?settled, ?written, staged = ?begun.elapsed(), "agreed");
         Ok(Agreed { held, left, mid_frame, with_unsent })
     }
 
@@ -242,82 +238,6 @@ impl Estate {
         }
     }
 
-    /// What is no connection's own.
-    async fn write_common(
-        &self,
-        writer: &mut Writer<std::io::BufWriter<std::fs::File>>,
-        (frozen_at_ms, frozen_at): (u64, i64),
-        held: &HashMap<ConnId, HeldConnection>,
-    ) -> Result<(), HandoverError> {
-        let ports = self.ports();
-        let (numbers, heard) = ports.bus.standing().await.unwrap_or_default();
-        let source = |heard: crate::bus::Heard| HandoverBusSource {
-            gateway: heard.source.to_string(),
-            epoch: heard.epoch,
-            counter: heard.counter,
-            whole_at: heard.whole_at,
-        };
-        let sent = numbers.sent.into_iter();
-        let (last_message_ms, node) = {
-            let ids = ports.ids.lock();
-            (ids.last_ms(), ids.node())
-        };
-        let gateway = HandoverGateway {
-            last_conn: self.context.last_conn.load(Ordering::Acquire),
-            last_message_ms,
-            node: u32::from(node),
-            frozen_at_ms,
-            frozen_at,
-            bus_floor: numbers.floor,
-            bus_sent: sent
-                .map(|(gateway, counter)| HandoverBusNumber { gateway: gateway.to_string(), counter })
-                .collect(),
-            bus_heard: heard.into_iter().map(source).collect(),
-            holes: ports.hub.gaps.all().iter().map(ToString::to_string).collect(),
-            disturbed_since: ports.bus.disturbances().open_since().unwrap_or(0),
-        };
-        let mut write = |record| writer.record(record).map_err(HandoverError::io("state"));
-        write(Record::Gateway(gateway))?;
-        for (name, labels, value) in self.recorder.counters() {
-            let label = |(name, value)| HandoverFact { name, value };
-            let labels = labels.into_iter().map(label).collect();
-            write(Record::Counter(HandoverCounter { name, labels, value }))?;
-        }
-        for room in ports.hub.rooms.all() {
-            write(Record::Room(record::of_room(&room)))?;
-        }
-        for top in self.tops(held).await? {
-            write(Record::Top(top))?;
-        }
-        for record in presence::records(ports) {
-            writer.skippable(record).map_err(HandoverError::io("state"))?;
-        }
-        for CarriedPeople { day, province, city, people } in self.context.census.carry() {
-            let seen = HandoverSeen { day, province, city, people };
-            writer.skippable(Record::Seen(seen)).map_err(HandoverError::io("state"))?;
-        }
-        Ok(())
-    }
-
-    /// Where some conversations end: the new process has to find the same.
-    async fn tops(&self, held: &HashMap<ConnId, HeldConnection>) -> Result<Vec<HandoverTop>, HandoverError> {
-        let store = &self.ports().store;
-        let users: Vec<UserId> = held.values().take(PROOFS).map(|held| held.peer.identity.user).collect();
-        let indexes = store.index(&users, 0, 0, 1).await.map_err(|error| unfit("store", &error))?;
-        let conversations: Vec<_> = indexes.into_iter().flatten().collect();
-        let tops = store.tops(&conversations).await.map_err(|error| unfit("store", &error))?;
-        let top = |(conversation, top): (crate::types::ConversationId, Option<crate::store::Top>)| {
-            let top = top?;
-            Some(HandoverTop {
-                conversation_id: conversation.to_string(),
-                epoch: top.epoch,
-                seq: top.seq,
-                server_msg_id: top.server_msg_id,
-            })
-        };
-        Ok(conversations.into_iter().zip(tops).filter_map(top).collect())
-    }
-
     /// Everything goes on here after a handover that failed.
     pub(crate) async fn resume(&self, pause: Duration) {
         let ports = self.ports();
@@ -330,8 +250,4 @@ impl Estate {
         ports.pulse.go_on();
         self.context.freeze.thaw(&ports.hub);
     }
-}
-
-fn unfit(what: &str, error: &dyn std::error::Error) -> HandoverError {
-    HandoverError::Unfit(format!("{what}: {error}"))
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
+use tracing::debug;
 
 use super::child::Arrived;
 use super::{HandoverError, presence, record, state};
@@ -42,6 +43,7 @@ pub(crate) async fn stage(
     permits: &Arc<Semaphore>,
 ) -> Result<Staged, HandoverError> {
     let ports = context.pipeline.ports();
+    let begun = Instant::now();
     let Arrived { memory, summary, connections: announced, mut sockets } = arrived;
     let mut gateway = None;
     let (mut connections, mut peers) = (Vec::new(), Vec::new());
@@ -87,7 +89,9 @@ pub(crate) async fn stage(
         return Err(HandoverError::State(format!("{} connections of {announced}", connections.len())));
     }
     present.place(ports, &peers);
+    let read = begun.elapsed();
     prove(ports, &tops).await?;
+    let proved = begun.elapsed();
     ports.store.register(&ports.own, &groups);
     bind(ports, &peers).await?;
     context.last_conn.fetch_max(gateway.last_conn, Ordering::AcqRel);
@@ -99,6 +103,7 @@ pub(crate) async fn stage(
         }
     }
     ports.bus.mark_passed().await;
+    debug!(?read, ?proved, staged = ?begun.elapsed(), "staged");
     Ok(Staged { connections, peers, gateway, counters, unfinished, digest: summary.digest })
 }
 
@@ -151,7 +156,7 @@ impl Staged {
 
     /// Everything goes on here. What was still to be read from the logs is
     /// read from here.
-    pub(crate) async fn start(self, context: &Context) {
+    pub(crate) async fn start(self, context: &Arc<Context>) {
         let ports = context.pipeline.ports();
         let Self { connections, peers, gateway, counters, unfinished, .. } = self;
         let moved = u64::try_from(connections.len()).unwrap_or(u64::MAX);
@@ -179,10 +184,13 @@ impl Staged {
         if gateway.disturbed_since > 0 {
             ports.bus.disturbances().hold(Cause::Resubscribed, gateway.disturbed_since);
         }
-        for peer in peers {
-            // The wheel has room for every connection.
-            let _ = context.arrivals.send(peer).await;
-        }
+        // Their deadlines are far: nobody waits for this.
+        let arrivals = context.arrivals.clone();
+        tokio::spawn(async move {
+            for peer in peers {
+                let _ = arrivals.send(peer).await;
+            }
+        });
     }
 }
 

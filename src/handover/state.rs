@@ -8,11 +8,11 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
+use crc32fast::Hasher;
 use prost::Message;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 
 use super::HandoverError;
-use super::checksum::Crc;
 use crate::wire::pb::HandoverRecord;
 use crate::wire::pb::handover_record::Record;
 
@@ -25,7 +25,8 @@ const MAGIC: &[u8; 8] = b"tidegate";
 const HEAD: usize = 16;
 /// Longest record, bytes: no outbox is longer.
 const LONGEST: u32 = 1 << 31;
-const BUFFER: usize = 1 << 20;
+/// Longer records are not copied into it.
+const BUFFER: usize = 64 << 10;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,14 +42,14 @@ pub(crate) struct Summary {
 /// Writes records.
 pub(super) struct Writer<W: Write> {
     out: W,
-    crc: Crc,
+    crc: Hasher,
     summary: Summary,
 }
 
 impl<W: Write> Writer<W> {
     /// Of this format, into `out`.
     pub(super) fn new(out: W, format: u32) -> std::io::Result<Self> {
-        let mut writer = Self { out, crc: Crc::new(), summary: Summary::default() };
+        let mut writer = Self { out, crc: Hasher::new(), summary: Summary::default() };
         let mut head = MAGIC.to_vec();
         head.extend(format.to_le_bytes());
         head.extend([0; 4]);
@@ -76,7 +77,7 @@ impl<W: Write> Writer<W> {
         let length = u32::try_from(bytes.len()).ok().filter(|length| *length <= LONGEST);
         let length = length.ok_or(std::io::ErrorKind::FileTooLarge)?;
         let mut head = length.to_le_bytes().to_vec();
-        head.extend(Crc::of(bytes).to_le_bytes());
+        head.extend(crc32fast::hash(bytes).to_le_bytes());
         self.crc.update(&head);
         self.put(&head)?;
         self.put(bytes)?;
@@ -92,7 +93,7 @@ impl<W: Write> Writer<W> {
     /// What it was written to, and what was written.
     pub(super) fn finish(mut self) -> std::io::Result<(W, Summary)> {
         self.out.flush()?;
-        Ok((self.out, Summary { digest: self.crc.sum(), ..self.summary }))
+        Ok((self.out, Summary { digest: self.crc.clone().finalize(), ..self.summary }))
     }
 }
 
@@ -138,12 +139,15 @@ pub(super) fn read_from(
 ) -> Result<(), HandoverError> {
     let broken = |what: &str| HandoverError::State(what.to_owned());
     let mut left = summary.bytes;
-    let mut crc = Crc::new();
+    let mut crc = Hasher::new();
     let mut get = |length: usize| -> Result<Vec<u8>, HandoverError> {
         let taken = u64::try_from(length).unwrap_or(u64::MAX);
         left = left.checked_sub(taken).ok_or_else(|| broken("it ends too soon"))?;
-        let mut bytes = vec![0; length];
-        input.read_exact(&mut bytes).map_err(HandoverError::io("state"))?;
+        let mut bytes = Vec::with_capacity(length);
+        input.by_ref().take(taken).read_to_end(&mut bytes).map_err(HandoverError::io("state"))?;
+        if bytes.len() < length {
+            return Err(broken("it is cut off"));
+        }
         Ok(bytes)
     };
     let head = get(HEAD)?;
@@ -157,7 +161,7 @@ pub(super) fn read_from(
         crc.update(&head);
         let (length, sum) = (number(head.get(..4)), number(head.get(4..)));
         let bytes = get(usize::try_from(length).unwrap_or(usize::MAX))?;
-        if Crc::of(&bytes) != sum {
+        if crc32fast::hash(&bytes) != sum {
             return Err(broken("a record is damaged"));
         }
         // Frames share the record's memory.
@@ -168,7 +172,7 @@ pub(super) fn read_from(
             None => return Err(broken("a record of an unknown kind that must not be skipped")),
         }
     }
-    if left != 0 || crc.sum() != summary.digest {
+    if left != 0 || crc.finalize() != summary.digest {
         return Err(broken("it is not what was announced"));
     }
     Ok(())

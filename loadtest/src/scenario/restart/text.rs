@@ -5,8 +5,9 @@
 const MOST: u64 = 700;
 /// Length of what a slow reader is sent at a time, bytes.
 const CHUNK: usize = 24 * 1024;
-/// So many at a time.
-pub(super) const CHUNKS: u32 = 8;
+/// So many at a time: some more than a kernel takes for a reader with a small
+/// buffer, 128 KiB.
+pub(super) const CHUNKS: u32 = 7;
 
 /// What `user` says as number `n`.
 pub(super) fn message(user: u64, n: u32) -> String {
