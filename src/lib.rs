@@ -25,8 +25,10 @@
 //! | `admin` | HTTP for operators |
 //! | `gateway` | puts it all together |
 //! | `client`, `cli` | the terminal side |
+//! | `bench` | what benchmarks drive of all this |
 
 mod admin;
+mod bench;
 mod bus;
 pub mod cli;
 mod client;
@@ -62,6 +64,7 @@ pub mod proto {
 /// For fuzz targets and benchmarks; not part of the interface.
 #[doc(hidden)]
 pub mod internal {
+    pub use crate::bench::{Crowd, Standing};
     pub use crate::redis::APPEND_TEXT;
     pub use crate::timer::Wheel;
     pub use crate::wire::{

@@ -48,6 +48,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
+    // Nobody imports it: it is for `benches/`.
+    ("bench", &["hub", "message", "types", "telemetry"]),
     ("net", &["telemetry"]),
     ("ws", &["types", "config"]),
     ("session", &["ws", "wire", "hub", "pipeline", "message", "store", "types", "telemetry", "config"]),
