@@ -27,9 +27,11 @@
 //! | `admin` | HTTP for operators |
 //! | `gateway` | puts it all together |
 //! | `client`, `cli` | the terminal side |
+//! | `bench` | what benchmarks drive of all this |
 
 mod admin;
 mod analytics;
+mod bench;
 mod bus;
 mod census;
 pub mod cli;
@@ -69,6 +71,7 @@ pub mod proto {
 /// For fuzz targets and benchmarks; not part of the interface.
 #[doc(hidden)]
 pub mod internal {
+    pub use crate::bench::{Crowd, Standing};
     pub use crate::redis::APPEND_TEXT;
     pub use crate::timer::Wheel;
     pub use crate::wire::{

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ use crate::ws::handshake::{HandshakeError, Refusal, Upgrade};
 
 /// How long a client has to name itself, or its positions, after the upgrade.
 const IDENTIFY: Duration = Duration::from_secs(5);
+/// How long the 101 waits for `Ready`, to leave with it in one write.
+const TOGETHER: Duration = Duration::from_millis(100);
 
 /// Serves one accepted socket: handshake, credentials, bind, `Ready`; then the
 /// connection runs in a task of its own and this one ends.
@@ -44,7 +47,7 @@ pub(crate) async fn establish(
         shaken = timeout(context.limits.handshake, shake(&context, &mut stream)) => shaken,
         () = context.stopping.cancelled() => return refuse(stream, &Refusal::stopping()).await,
     };
-    let shaken = match shaken {
+    let mut shaken = match shaken {
         Ok(Ok(shaken)) => shaken,
         Ok(Err(HandshakeError::Refused(refusal))) => {
             let unauthenticated = refusal.status.starts_with("401");
@@ -63,6 +66,7 @@ pub(crate) async fn establish(
             return refuse(stream, &Refusal::timeout()).await;
         }
     };
+    let head = std::mem::take(&mut shaken.head);
     let named = tokio::select! {
         named = name(&context, &mut stream, shaken) => named,
         () = context.stopping.cancelled() => Err((CloseReason::Shutdown, String::new())),
@@ -70,9 +74,12 @@ pub(crate) async fn establish(
     match named {
         // Whoever is attached from here on is asked to leave like all others.
         Ok(_) if context.stopping.is_cancelled() => {
-            part(stream, CloseReason::Shutdown, CloseReason::Shutdown.row().text).await;
+            part(stream, head, CloseReason::Shutdown, CloseReason::Shutdown.row().text).await;
         }
-        Ok((identity, opening)) => run(context, stream, from, identity, opening, permit, started).await,
+        Ok((identity, opening)) => {
+            let arrival = Arrival { stream, head, from, identity, opening, permit, started };
+            run(context, arrival).await;
+        }
         Err((reason, text)) => {
             let m = metrics();
             match reason {
@@ -83,7 +90,7 @@ pub(crate) async fn establish(
             m.count_closed(reason);
             debug!(%from, reason = reason.row().label, "not identified");
             let text = if text.is_empty() { reason.row().text } else { &text };
-            part(stream, reason, text).await;
+            part(stream, head, reason, text).await;
         }
     }
 }
@@ -104,8 +111,10 @@ impl Drop for Establishing {
     }
 }
 
-/// After the 101.
+/// After the upgrade.
 struct Shaken {
+    /// The 101, unless it was sent.
+    head: Vec<u8>,
     identity: Option<Identity>,
     device: Option<String>,
     resume: bool,
@@ -125,8 +134,12 @@ async fn shake(context: &Context, stream: &mut TcpStream) -> Result<Shaken, Hand
         Refusal::unauthorized(error.to_string())
     })?;
     let (device, resume) = (upgrade.device.clone(), upgrade.resume);
-    let early = upgrade.accept(stream).await?;
-    Ok(Shaken { identity, device, resume, early })
+    let (mut head, early) = upgrade.into_parts();
+    if identity.is_none() || resume {
+        // It is waited for what the client says behind it.
+        stream.write_all(&std::mem::take(&mut head)).await?;
+    }
+    Ok(Shaken { head, identity, device, resume, early })
 }
 
 /// Waits for the `Identify` where there must be one.
@@ -135,7 +148,7 @@ async fn name(
     stream: &mut TcpStream,
     shaken: Shaken,
 ) -> Result<(Identity, Opening), Fatal> {
-    let Shaken { identity, device, resume, early } = shaken;
+    let Shaken { identity, device, resume, early, .. } = shaken;
     let mut opening = Opening::default();
     let max_message = context.limits.max_frame_bytes;
     if let Some(identity) = identity {
@@ -184,30 +197,45 @@ async fn goes_on(stream: &mut TcpStream, opening: Opening) -> Result<Opening, Fa
     }
 }
 
-async fn run(
-    context: Arc<Context>,
+/// A client whose name is known.
+struct Arrival {
     stream: TcpStream,
+    /// See [`Shaken`].
+    head: Vec<u8>,
     from: SocketAddr,
     identity: Identity,
-    mut opening: Opening,
+    opening: Opening,
     permit: OwnedSemaphorePermit,
     started: Instant,
-) {
+}
+
+async fn run(context: Arc<Context>, arrival: Arrival) {
+    let Arrival { mut stream, mut head, from, identity, mut opening, permit, started } = arrival;
     let identity = PeerIdentity {
         conn: context.next_conn(),
         user: identity.user,
         device: identity.device,
         expires_at: identity.expires_at,
     };
-    let attached = context.pipeline.attach(identity).await;
+    let mut attaching = pin!(context.pipeline.attach(identity));
+    let attached = match timeout(TOGETHER, attaching.as_mut()).await {
+        Ok(attached) => attached,
+        Err(_) => {
+            // A socket that fails is noticed by its connection.
+            let _ = stream.write_all(&std::mem::take(&mut head)).await;
+            attaching.await
+        }
+    };
     let peer = attached.peer;
     let ready = Payload::Ready(ready(&context, &peer.identity, attached.conversations));
     let have = opening.identify.as_ref().map(|identify| identify.have.as_slice()).unwrap_or_default();
     let mut start = attached.start;
     let replay = context.pipeline.ports().resume(peer.identity.user, have, &mut start).await;
     // Before whatever came live since the connection became reachable.
-    let front = std::iter::once(ready).chain(replay);
-    let front = front.map(|payload| Frame::control(encode(&reply("", payload)), FrameKind::Other)).collect();
+    let first = [head.as_slice(), &encode(&reply("", ready))].concat();
+    let frames = replay.into_iter().map(|payload| encode(&reply("", payload)));
+    let frames = std::iter::once(first.into()).chain(frames);
+    let front = frames.map(|bytes| Frame::control(bytes, FrameKind::Other)).collect();
     context.pipeline.ports().open(&peer, front, start);
     let unsaid = BTreeMap::new();
     context.census.seen(Sighting {
@@ -259,8 +287,8 @@ async fn refuse(stream: TcpStream, refusal: &Refusal) {
     farewell(stream, [refusal.to_bytes().into()]).await;
 }
 
-async fn part(stream: TcpStream, reason: CloseReason, text: &str) {
+async fn part(stream: TcpStream, head: Vec<u8>, reason: CloseReason, text: &str) {
     if let Some(code) = reason.row().code {
-        farewell(stream, [close_frame(code, text)]).await;
+        farewell(stream, [head.into(), close_frame(code, text)]).await;
     }
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
@@ -108,10 +108,10 @@ impl Upgrade {
         Ok(judge(&request, rest, origins)?)
     }
 
-    /// Sends 101; returns what the client sent past its request.
-    pub(crate) async fn accept(self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-        stream.write_all(&self.response).await?;
-        Ok(self.rest)
+    /// The 101, still to be sent, and what the client sent past its request.
+    #[must_use]
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<u8>) {
+        (self.response, self.rest)
     }
 }
 

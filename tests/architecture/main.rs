@@ -54,6 +54,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
+    // Nobody imports it: it is for `benches/`.
+    ("bench", &["hub", "message", "types", "telemetry"]),
     ("net", &["telemetry"]),
     ("ws", &["types", "config"]),
     (
