@@ -21,7 +21,7 @@ pub(super) const CONFIG_VARIABLE: &str = "TIDEGATE_CONFIG";
 const BUILD_VARIABLE: &str = "TIDEGATE_COMMIT";
 
 /// Tables of the file; what starts with another word is a top-level key.
-pub(super) const TABLES: [&str; 11] = [
+pub(super) const TABLES: [&str; 12] = [
     "admin",
     "auth",
     "groups",
@@ -29,6 +29,7 @@ pub(super) const TABLES: [&str; 11] = [
     "heartbeat",
     "limits",
     "log",
+    "presence",
     "redis",
     "retention",
     "route",

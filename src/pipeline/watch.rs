@@ -30,7 +30,7 @@ impl Pipeline {
         let conn = peer.identity.conn;
         let users = match addressees(&request) {
             Ok(users) => users,
-            Err(error) => return refuse(peer, &trace_id, error),
+            Err(error) => return refuse(peer, &trace_id, *error),
         };
         let expected = {
             let watching = &mut ports.pulse.watching.lock();
@@ -61,8 +61,8 @@ impl Pipeline {
 }
 
 /// Whom a request names, each once.
-fn addressees(request: &PresenceReq) -> Result<Vec<UserId>, Error> {
-    let invalid = |text: String| error(ErrorCode::Invalid, text);
+fn addressees(request: &PresenceReq) -> Result<Vec<UserId>, Box<Error>> {
+    let invalid = |text: String| Box::new(error(ErrorCode::Invalid, text));
     if request.watch && request.user_ids.is_empty() {
         return Err(invalid("presence.userIds names nobody".to_owned()));
     }
@@ -145,7 +145,7 @@ impl Ports {
             let rosters = try_join_all(groups.iter().map(|group| self.store.roster(group, &wanted))).await?;
             for roster in rosters.into_iter().flatten() {
                 let mut members = wanted.iter().zip(roster.members);
-                if !members.next().is_some_and(|(_, own)| own.is_some()) {
+                if members.next().is_none_or(|(_, own)| own.is_none()) {
                     continue;
                 }
                 let fellows: Vec<UserId> =
