@@ -34,7 +34,7 @@ use crate::wire::pb::{BusItem, PresenceChange, PresenceChanges};
 const EVERY: Duration = Duration::from_secs(1);
 /// Most users said to have been heard in one round: others want a word with
 /// Redis too.
-const HEARD: usize = 5_000;
+const HEARD: usize = 10_000;
 /// Watched users that are looked at in one round, and after a disturbance.
 const LOOKS: usize = 256;
 const URGENT_LOOKS: usize = 4_096;
@@ -77,20 +77,21 @@ impl Pulse {
         if heard.len() <= HEARD {
             return std::mem::take(&mut *heard);
         }
-        let taken: HashMap<UserId, u64> = heard.iter().take(HEARD).map(|(user, at)| (*user, *at)).collect();
+        // Others each time, so that everybody has his turn.
+        let skipped = fastrand::usize(..=heard.len() - HEARD);
+        let some = heard.iter().skip(skipped).take(HEARD);
+        let taken: HashMap<UserId, u64> = some.map(|(user, at)| (*user, *at)).collect();
         heard.retain(|user, _| !taken.contains_key(user));
         taken
     }
 
     /// The last devices of these users have left.
-    fn left(&self, farewells: impl IntoIterator<Item = Farewell>) {
+    fn left(&self, farewells: Vec<Farewell>) {
         let mut kept = self.farewells.lock();
         let room = FAREWELLS.saturating_sub(kept.len());
-        let before = kept.len();
+        let dropped = farewells.len().saturating_sub(room);
         kept.extend(farewells.into_iter().take(room));
-        if kept.len() == FAREWELLS && before < FAREWELLS {
-            metrics().presence.dropped_full.increment(1);
-        }
+        metrics().presence.dropped_full.increment(u64::try_from(dropped).unwrap_or(u64::MAX));
     }
 
     /// Changes may have been missed.

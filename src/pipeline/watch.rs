@@ -37,7 +37,7 @@ impl Pipeline {
             if !request.watch {
                 return watching.watches.end(conn, &users);
             }
-            watching.watches.expect(conn, &users, ports.visibility.max_watched)
+            watching.watches.expect(conn, &users, ports.presence_config.max_watched)
         };
         if let Err(TooMany { most }) = expected {
             let text = format!("presence.userIds: a connection may watch at most {most} users");
@@ -125,7 +125,7 @@ impl Ports {
 
     /// Those of these users that `viewer` may not watch.
     async fn hidden_from(&self, viewer: UserId, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
-        match self.visibility.visibility {
+        match self.presence_config.visibility {
             Visibility::All => return Ok(Vec::new()),
             Visibility::None => return Ok(users.to_vec()),
             Visibility::Conversation => {}
