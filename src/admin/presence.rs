@@ -66,7 +66,7 @@ pub(super) async fn heartbeat(State(context): Context, body: Body) -> Result<Jso
     metrics().presence.sighted_http.increment(1);
     let client = &client;
     context.census()?.seen(Sighting { user, install, client, address: None, at: unix_ms() });
-    let window = pipeline.ports().visibility.window;
+    let window = pipeline.ports().presence_config.window;
     Ok(Json(json!({ "userId": user.map(UserId::get), "windowSeconds": window.as_secs() })))
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn online_count(
 ) -> Result<Json<Value>, Problem> {
     let wanted = asked(query)?;
     let ports = context.pipeline()?.ports();
-    let longest = ports.visibility.window.as_secs();
+    let longest = ports.presence_config.window.as_secs();
     let window = match wanted.window.map(|text| text.parse::<u64>()) {
         None => longest,
         Some(Ok(seconds)) if (1..=longest).contains(&seconds) => seconds,

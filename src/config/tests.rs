@@ -59,7 +59,7 @@ fn every_invalid_fixture_says_what_it_expects() {
         assert!(errors.starts_with(&path.display().to_string()), "{errors}");
         assert!(!errors.contains("hunter2"), "{errors}");
     }
-    assert_eq!(files.len(), 44);
+    assert_eq!(files.len(), 47);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn every_key_has_a_variable() {
             assert!(!found.is_err_and(|e| e.contains("unknown field")), "{variable}");
         }
     }
-    assert_eq!(variables, 50);
+    assert_eq!(variables, 57);
 }
 
 #[test]

@@ -91,8 +91,8 @@ pub(crate) struct Ports {
     pub send_wait: Duration,
     /// When a group is too large or too busy for every copy to be pushed.
     pub groups: Groups,
-    /// Who may watch whom.
-    pub visibility: config::Presence,
+    /// Who is online, and who may see it.
+    pub presence_config: config::Presence,
     /// What is to be said of presence, and who watches.
     pub pulse: Pulse,
     /// Held shared while interest in groups is registered, alone while it is
@@ -124,7 +124,7 @@ pub(crate) struct Tuning {
     pub send_wait: Duration,
     /// When a group is too large or too busy for every copy to be pushed.
     pub groups: Groups,
-    /// Who may watch whom.
+    /// Who is online, and who may see it.
     pub presence: config::Presence,
 }
 
@@ -154,7 +154,7 @@ impl Ports {
     #[must_use]
     pub(crate) fn new(own: GatewayRef, hub: Arc<Hub>, backends: Backends, node: u16, tuning: Tuning) -> Self {
         let Backends { routes, presence, bus, store } = backends;
-        let Tuning { send_wait, groups, presence: visibility } = tuning;
+        let Tuning { send_wait, groups, presence: presence_config } = tuning;
         let ids = Mutex::new(IdSource::new(node));
         Self {
             own,
@@ -166,7 +166,7 @@ impl Ports {
             ids,
             send_wait,
             groups,
-            visibility,
+            presence_config,
             pulse: Pulse::default(),
             interest: RwLock::default(),
             living: Mutex::default(),

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::RwLock;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,9 @@ use crate::wire::pb::bus_item::Item;
 use crate::wire::pb::{BusItem, PresenceChange, PresenceChanges};
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Most users said to have been heard in one round: others want a word with
+/// Redis too.
+const HEARD: usize = 10_000;
 /// Watched users that are looked at in one round, and after a disturbance.
 const LOOKS: usize = 256;
 const URGENT_LOOKS: usize = 4_096;
@@ -56,7 +60,7 @@ pub(crate) struct Pulse {
     /// Another process is about to take over: nothing is said or told.
     is_still: AtomicBool,
     /// Held by a round.
-    turn: tokio::sync::Mutex<()>,
+    turn: RwLock<()>,
 }
 
 impl Pulse {
@@ -67,15 +71,27 @@ impl Pulse {
         *at = at_ms.max(*at);
     }
 
+    /// Some of those who were heard, or all.
+    fn take_heard(&self) -> HashMap<UserId, u64> {
+        let mut heard = self.heard.lock();
+        if heard.len() <= HEARD {
+            return std::mem::take(&mut *heard);
+        }
+        // Others each time, so that everybody has his turn.
+        let skipped = fastrand::usize(..=heard.len() - HEARD);
+        let some = heard.iter().skip(skipped).take(HEARD);
+        let taken: HashMap<UserId, u64> = some.map(|(user, at)| (*user, *at)).collect();
+        heard.retain(|user, _| !taken.contains_key(user));
+        taken
+    }
+
     /// The last devices of these users have left.
-    fn left(&self, farewells: impl IntoIterator<Item = Farewell>) {
+    fn left(&self, farewells: Vec<Farewell>) {
         let mut kept = self.farewells.lock();
         let room = FAREWELLS.saturating_sub(kept.len());
-        let before = kept.len();
+        let dropped = farewells.len().saturating_sub(room);
         kept.extend(farewells.into_iter().take(room));
-        if kept.len() == FAREWELLS && before < FAREWELLS {
-            metrics().presence.dropped_full.increment(1);
-        }
+        metrics().presence.dropped_full.increment(u64::try_from(dropped).unwrap_or(u64::MAX));
     }
 
     /// Changes may have been missed.
@@ -141,7 +157,7 @@ async fn run(ports: Arc<Ports>) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let _turn = ports.pulse.turn.lock().await;
+        let _turn = ports.pulse.turn.write().await;
         if !ports.pulse.is_still.load(Ordering::Acquire) {
             ports.beat().await;
         }
@@ -152,7 +168,7 @@ impl Ports {
     /// Says what there is to say, and then nothing more.
     pub(super) async fn hold_pulse(&self) {
         self.pulse.hold();
-        let _turn = self.pulse.turn.lock().await;
+        let _turn = self.pulse.turn.write().await;
         self.beat().await;
     }
 
@@ -162,14 +178,21 @@ impl Ports {
             Unbound::Last { at } => Some(Farewell { user, at: i64::try_from(at / 1_000).unwrap_or(0) }),
             Unbound::NotOurs | Unbound::Removed => None,
         };
-        self.pulse.left(users.zip(unbound).filter_map(farewell));
+        let farewells: Vec<Farewell> = users.zip(unbound).filter_map(farewell).collect();
+        {
+            // Said later than the goodbye, it would undo it.
+            let mut heard = self.pulse.heard.lock();
+            for gone in farewells.iter().filter(|gone| !self.hub.has(gone.user)) {
+                heard.remove(&gone.user);
+            }
+        }
+        self.pulse.left(farewells);
     }
 
     /// One round.
     pub(super) async fn beat(&self) {
         let pulse = &self.pulse;
-        let (heard, farewells) =
-            (std::mem::take(&mut *pulse.heard.lock()), std::mem::take(&mut *pulse.farewells.lock()));
+        let (heard, farewells) = (pulse.take_heard(), std::mem::take(&mut *pulse.farewells.lock()));
         let urgent = pulse.doubts.load(Ordering::Acquire);
         let (watching, look, is_all) = {
             let watches = &mut pulse.watching.lock().watches;

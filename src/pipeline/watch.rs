@@ -30,14 +30,14 @@ impl Pipeline {
         let conn = peer.identity.conn;
         let users = match addressees(&request) {
             Ok(users) => users,
-            Err(error) => return refuse(peer, &trace_id, error),
+            Err(error) => return refuse(peer, &trace_id, *error),
         };
         let expected = {
             let watching = &mut ports.pulse.watching.lock();
             if !request.watch {
                 return watching.watches.end(conn, &users);
             }
-            watching.watches.expect(conn, &users, ports.visibility.max_watched)
+            watching.watches.expect(conn, &users, ports.presence_config.max_watched)
         };
         if let Err(TooMany { most }) = expected {
             let text = format!("presence.userIds: a connection may watch at most {most} users");
@@ -61,8 +61,8 @@ impl Pipeline {
 }
 
 /// Whom a request names, each once.
-fn addressees(request: &PresenceReq) -> Result<Vec<UserId>, Error> {
-    let invalid = |text: String| error(ErrorCode::Invalid, text);
+fn addressees(request: &PresenceReq) -> Result<Vec<UserId>, Box<Error>> {
+    let invalid = |text: String| Box::new(error(ErrorCode::Invalid, text));
     if request.watch && request.user_ids.is_empty() {
         return Err(invalid("presence.userIds names nobody".to_owned()));
     }
@@ -125,7 +125,7 @@ impl Ports {
 
     /// Those of these users that `viewer` may not watch.
     async fn hidden_from(&self, viewer: UserId, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
-        match self.visibility.visibility {
+        match self.presence_config.visibility {
             Visibility::All => return Ok(Vec::new()),
             Visibility::None => return Ok(users.to_vec()),
             Visibility::Conversation => {}
@@ -145,7 +145,7 @@ impl Ports {
             let rosters = try_join_all(groups.iter().map(|group| self.store.roster(group, &wanted))).await?;
             for roster in rosters.into_iter().flatten() {
                 let mut members = wanted.iter().zip(roster.members);
-                if !members.next().is_some_and(|(_, own)| own.is_some()) {
+                if members.next().is_none_or(|(_, own)| own.is_none()) {
                     continue;
                 }
                 let fellows: Vec<UserId> =

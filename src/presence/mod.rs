@@ -50,7 +50,7 @@ pub(crate) enum PresenceError {
 }
 
 /// When somebody is gone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rules {
     /// Silence after which a user is gone, ms.
     pub window_ms: i64,
@@ -58,6 +58,12 @@ pub(crate) struct Rules {
     pub grace_ms: i64,
     /// Time after a silence of everybody in which nobody is taken for gone, ms.
     pub hold_ms: i64,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { window_ms: 180_000, grace_ms: 5_000, hold_ms: 50_000 }
+    }
 }
 
 /// A sign of life.

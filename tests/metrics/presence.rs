@@ -60,12 +60,16 @@ async fn a_reader_that_is_too_slow_is_told_later() {
     watcher.send(watch(&[43])).await;
     metrics.becomes(WATCHED, 1.0).await;
     let full = "tidegate_dropped_total{reason=ephemeral_slow_reader}";
-    let load = json!({ "target": { "users": [42] }, "topic": "t", "payload": "x".repeat(60_000) });
-    eventually("there is no room", secs(30), || async {
-        gateway.http().post("/v1/push", &load).await.success();
-        (metrics.grown(full).await > 0.0).then_some(())
-    })
-    .await;
+    // Less and less fits, and then nothing.
+    for size in [60_000, 3_000, 200, 1_usize] {
+        let load = json!({ "target": { "users": [42] }, "topic": "t", "payload": "x".repeat(size) });
+        let before = metrics.grown(full).await;
+        eventually("there is no room", secs(30), || async {
+            gateway.http().post("/v1/push", &load).await.success();
+            (metrics.grown(full).await > before).then_some(())
+        })
+        .await;
+    }
     let other = Client::connect(&gateway, 43, "phone").await;
     metrics.moved(&[SLOW]).await;
     let online = |payload: &Payload| match payload {

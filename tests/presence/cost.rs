@@ -15,10 +15,10 @@ async fn rounds(gateway: &Gateway) -> u64 {
 /// Calls about presence since the log was emptied; what a script calls itself
 /// is logged too, and left out.
 async fn calls(redis: &Redis) -> usize {
-    type Entry = (i64, i64, i64, Vec<String>, String, String);
+    type Entry = (i64, i64, i64, Vec<Vec<u8>>, String, String);
     let log: Vec<Entry> = redis.query(&["SLOWLOG", "GET", "-1"]).await;
-    let is_call = |words: &[String]| {
-        words[0].eq_ignore_ascii_case("evalsha") && words.iter().any(|w| w == "presence:online_users")
+    let is_call = |words: &[Vec<u8>]| {
+        words[0].eq_ignore_ascii_case(b"evalsha") && words.iter().any(|w| w == b"presence:online_users")
     };
     log.iter().filter(|entry| is_call(&entry.3)).count()
 }

@@ -58,6 +58,19 @@ async fn what_another_gateway_tells_is_told_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_crowd_is_said_to_be_here_in_parts() {
+    let bed = Testbed::new();
+    let gateway = bed.gateway("gw");
+    for id in 1..=2 * i64::try_from(HEARD).unwrap() {
+        gateway.ports.pulse.heard(user(id), monotonic_ms());
+    }
+    for round in 1..=2 {
+        gateway.ports.beat().await;
+        assert_eq!(gateway.ports.pulse.online(), round * u64::try_from(HEARD).unwrap());
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_said_while_another_process_takes_over() {
     let bed = Testbed::new();
     let gateway = bed.gateway("gw");
