@@ -66,7 +66,7 @@ async fn the_supervisor_opens_the_sockets_and_follows_the_process() {
     let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
     assert!(status.success(), "{status}");
     eventually("the new process is found", secs(15), || async {
-        (run_file(&data)?["pid"].to_string() == heir).then_some(())
+        (run_file(&data)?["pid"] == heir.parse::<u64>().ok()?).then_some(())
     })
     .await;
     use tokio::io::AsyncWriteExt;

@@ -1,7 +1,13 @@
 //! The log of events in a real PostgreSQL.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test says no"
+)]
+
 #[path = "../common/mod.rs"]
-#[allow(dead_code, unreachable_pub, reason = "shared by all tests, each uses a part")]
 mod common;
 mod outage;
 mod server;
