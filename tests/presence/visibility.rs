@@ -17,6 +17,9 @@ async fn refused(watcher: &mut Client, users: &[i64]) -> Error {
 async fn by_conversation(gateway: &Gateway) {
     let mut alice = Client::connect(gateway, 1, "phone").await;
     let mut bob = Client::connect(gateway, 2, "phone").await;
+    // Nothing changes from here on.
+    becomes(gateway, 1, true).await;
+    becomes(gateway, 2, true).await;
     let error = refused(&mut alice, &[2, 3, 1]).await;
     assert_eq!(error.user_ids, [2, 3]);
     assert!(error.message.contains("you may not watch 2, 3"), "{}", error.message);
