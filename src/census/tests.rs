@@ -3,8 +3,7 @@
 use super::*;
 use crate::analytics::{Position, instant};
 use crate::hub::{OutboxLimits, PeerIdentity};
-use crate::presence::{RedisPresence, Rules};
-use crate::redis::Keys;
+use crate::presence::RedisPresence;
 use crate::store::{Counting, EmbeddedStore, Left, RedisLedger};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef};
 
@@ -138,8 +137,7 @@ async fn a_past_day_is_counted_anew_from_the_log() {
 async fn each_instant_has_one_sample_and_old_days_are_closed() {
     let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
     let own = GatewayRef { id: GatewayId::new("gw-a").unwrap(), epoch: Epoch(1) };
-    let presence =
-        Presence::Redis(RedisPresence::new(redis.client().await, &Keys::default(), own, Rules::default()));
+    let presence = Presence::Redis(RedisPresence::of_its_own(redis.client().await, own));
     let census = |name: &str| Census::new(name, Ledger::Redis(ledger.renamed(name)), terms("UTC"), None);
     let (one, other) = (census("gw-a"), census("gw-b"));
     let now = unix_ms();

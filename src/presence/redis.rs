@@ -21,6 +21,12 @@ pub(crate) struct RedisPresence {
 }
 
 impl RedisPresence {
+    /// Of one gateway, in a Redis of the test's own.
+    #[cfg(test)]
+    pub(crate) fn of_its_own(client: Client, gateway: GatewayRef) -> Self {
+        Self::new(client, &Keys::default(), gateway, Rules::default())
+    }
+
     /// For `gateway`.
     #[must_use]
     pub(crate) fn new(client: Client, keys: &Keys, gateway: GatewayRef, rules: Rules) -> Self {

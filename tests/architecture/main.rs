@@ -35,7 +35,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("bus", &["redis", "wire", "task", "types", "telemetry"]),
     ("store", &["redis", "analytics", "wire", "types", "telemetry"]),
     // Who comes: from connections and reports, into the ledger.
-    ("census", &["analytics", "store", "hub", "task", "types", "telemetry"]),
+    ("census", &["analytics", "presence", "store", "hub", "task", "types", "telemetry"]),
     ("sink", &["analytics", "store", "task", "types", "telemetry", "config"]),
     (
         "pipeline",
