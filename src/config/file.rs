@@ -9,6 +9,7 @@
 //! relative to the working directory.
 
 mod analytics;
+mod groups;
 mod presence;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 pub(crate) use self::analytics::AnalyticsTable;
+pub(crate) use self::groups::GroupsTable;
 pub(crate) use self::presence::{DauWord, PresenceTable, VisibilityWord};
 use super::{JwtAlgorithm, Secret};
 
@@ -216,25 +218,6 @@ pub(crate) struct RetentionTable {
     pub group_count: u64,
 }
 
-/// `[groups]`: when a group is too large or too busy for every copy to be
-/// pushed.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub(crate) struct GroupsTable {
-    /// Members online on one gateway up to which messages are pushed;
-    /// above, members are told to pull. 0-10000000. Default 20000.
-    pub push_members: usize,
-    /// Messages per second up to which they are pushed, 1-1000000. Default
-    /// 100.
-    pub push_rate: u32,
-    /// Time over which the pulls after one hint are spread, 0s-60s. Default
-    /// `2s`.
-    pub pull_spread: Time,
-    /// Members up to which everybody is told what others received and read,
-    /// 0-10000. Default 200.
-    pub receipt_members: u64,
-}
-
 /// `[handover]`: the end of a process, and its beginning as another one.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -360,12 +343,6 @@ impl Default for RetentionTable {
         const DAY: u64 = 24 * 3600;
         let (p2p_age, group_age) = (Time::seconds(30 * DAY), Time::seconds(7 * DAY));
         Self { p2p_age, p2p_count: 0, group_age, group_count: 0 }
-    }
-}
-
-impl Default for GroupsTable {
-    fn default() -> Self {
-        Self { push_members: 20_000, push_rate: 100, pull_spread: Time::seconds(2), receipt_members: 200 }
     }
 }
 

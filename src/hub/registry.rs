@@ -114,7 +114,7 @@ impl Hub {
         self.users.len()
     }
 
-    /// How often somebody who was here already has connected or left a device.
+    /// How often a connection has left, or come to one who was here already.
     #[must_use]
     pub(crate) fn regroupings(&self) -> u64 {
         self.regroupings.load(Ordering::Acquire)
@@ -172,15 +172,15 @@ impl Hub {
     /// Takes a connection out; harmless when it was replaced already.
     pub(crate) fn remove(&self, peer: &Arc<Peer>) {
         let mut removed = false;
-        let mut is_here = false;
         if let Entry::Occupied(mut occupied) = self.users.entry(peer.identity.user) {
             removed = occupied.get().as_slice().iter().any(|p| Arc::ptr_eq(p, peer));
-            is_here = !removed || !occupied.get_mut().remove(peer);
-            if !is_here {
+            if removed && occupied.get_mut().remove(peer) {
                 occupied.remove();
             }
         }
-        self.regroupings.fetch_add(u64::from(is_here), Ordering::AcqRel);
+        // Also where nobody is left: a seat would outlive him, and be taken
+        // for his when he comes back.
+        self.regroupings.fetch_add(u64::from(removed), Ordering::AcqRel);
         if removed {
             self.count(-1);
         }

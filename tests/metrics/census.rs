@@ -20,16 +20,16 @@ pub(crate) const EVENTS: &[Series] = &[
 ];
 pub(crate) const TIMED: &[Series] = &[
     "tidegate_presence_samples_total",
-    "tidegate_presence_recorded_total",
-    "tidegate_presence_flush_duration_seconds_count",
+    "tidegate_daily_recorded_total",
+    "tidegate_daily_flush_duration_seconds_count",
     "tidegate_analytics_trimmed_total",
-    "tidegate_presence_dropped_total{reason=places_full}",
+    "tidegate_daily_dropped_total{reason=places_full}",
 ];
 const DAILY: Series = "tidegate_daily_users";
 const LAG: Series = "tidegate_analytics_sink_lag_seconds{sink=store}";
 pub(crate) const GAUGES: &[Series] = &[DAILY, LAG];
 pub(crate) const AWAY: &[Series] = &["tidegate_analytics_events_refused_total{reason=unavailable}"];
-pub(crate) const BROKEN: &[Series] = &["tidegate_presence_dropped_total{reason=broken}"];
+pub(crate) const BROKEN: &[Series] = &["tidegate_daily_dropped_total{reason=broken}"];
 
 const PATH: &str = "/v1/analytics/events";
 

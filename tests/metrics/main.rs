@@ -104,8 +104,8 @@ const UNMOVED: &[(Series, &str)] = &[
         "tidegate_route_operations_total{operation=bind,result=refused}",
         "the store dates a first bind after the one it replaces",
     ),
-    ("tidegate_presence_dropped_total{reason=people_full}", "4000000 people of one day"),
-    ("tidegate_presence_dropped_total{reason=queue_full}", "200000 people during an outage"),
+    ("tidegate_daily_dropped_total{reason=people_full}", "4000000 people of one day"),
+    ("tidegate_daily_dropped_total{reason=queue_full}", "200000 people during an outage"),
     ("tidegate_route_operations_total{operation=query,result=refused}", "a query refuses nothing"),
 ];
 

@@ -36,14 +36,14 @@ impl CensusMetrics {
         };
         let dropped = |r| {
             let help = "What is missing in the daily numbers, by reason.";
-            labelled("tidegate_presence_dropped_total", help, "reason", r)
+            labelled("tidegate_daily_dropped_total", help, "reason", r)
         };
         Self {
             events_accepted: events("accepted"),
             events_duplicate: events("duplicate"),
             events_refused: EventRefusal::LABELS.map(refused),
             recorded: counter(
-                "tidegate_presence_recorded_total",
+                "tidegate_daily_recorded_total",
                 "People seen here for the first time on a day, and now in the log.",
             ),
             dropped_queue: dropped("queue_full"),
@@ -51,7 +51,7 @@ impl CensusMetrics {
             dropped_places: dropped("places_full"),
             dropped_broken: dropped("broken"),
             flush_seconds: seconds(
-                "tidegate_presence_flush_duration_seconds",
+                "tidegate_daily_flush_duration_seconds",
                 "One batch of people seen, into the log.",
             ),
             samples: counter("tidegate_presence_samples_total", "Samples of the online numbers taken here."),
