@@ -26,6 +26,8 @@ pub(crate) enum Offered {
     Stale,
     /// The client pulls this conversation.
     Pulling,
+    /// The client was never told that its user is in this group: it is to ask.
+    Unlisted,
     /// The messages before it come first.
     Hole,
     /// What the connection has is to be proved first.
@@ -69,6 +71,11 @@ impl Outbox {
             let verdict = frame.mark.as_ref().map(|mark| state.places.offer(mark, false));
             match verdict {
                 None | Some(Verdict::Next) => state.enqueue(frame),
+                Some(Verdict::Unlisted) => {
+                    metrics().copies_queued.decrement(1.0);
+                    metrics().copies_replaced_by_hint.increment(1);
+                    state.ask_to_pull(&frame, limits);
+                }
                 Some(verdict) => {
                     metrics().copies_queued.decrement(1.0);
                     metrics().copies_dropped_known.increment(1);
@@ -93,6 +100,11 @@ impl Outbox {
             return Offered::Gone;
         }
         match state.judge(frame, key, own) {
+            Some(Offered::Unlisted) => {
+                state.ask_to_pull(frame, limits);
+                wake(state);
+                Offered::Unlisted
+            }
             Some(offered) => offered,
             None => {
                 metrics().copies_enqueued.increment(1);
@@ -210,11 +222,20 @@ impl State {
                 Verdict::Next => {}
                 Verdict::Stale => return Some(Offered::Stale),
                 Verdict::Pulling => return Some(Offered::Pulling),
+                Verdict::Unlisted => return Some(Offered::Unlisted),
                 Verdict::Hole => return Some(Offered::Hole),
                 Verdict::OtherHistory => return Some(Offered::OtherHistory),
             }
         }
         own.then_some(Offered::Taken)
+    }
+
+    /// A list that does not name a group was read when the user was not in it
+    /// yet, or no more.
+    pub(super) fn ask_to_pull(&mut self, frame: &Frame, limits: OutboxLimits) {
+        if let Some(mark) = &frame.mark {
+            self.hint(&mark.conversation, mark.epoch, mark.seq, 0, HintCause::Gap, limits);
+        }
     }
 
     /// Queues a copy, or, where there is no room, hints in its and the others'
@@ -334,6 +355,35 @@ mod tests {
         let kinds = queue.iter().map(|f| (f.class, f.mark.as_ref().map(|m| m.seq))).collect();
         outbox.restore(queue, 0, 0, 0);
         kinds
+    }
+
+    fn of_a_group(seq: i64) -> Frame {
+        let conversation = ConversationId::parse("g:a").unwrap();
+        Frame::copy(vec![0].into(), Arc::new(Mark { conversation, epoch: 7, seq, id: seq }))
+    }
+
+    #[test]
+    fn of_a_group_that_was_not_listed_the_client_asks() {
+        let opening = Outbox::opening();
+        assert_eq!(opening.offer(&of_a_group(2), false, LIMITS), Offered::Taken, "it may be listed yet");
+        opening.open(Vec::new(), Start { complete: true, ..Start::default() }, LIMITS);
+        assert_eq!(kinds(&opening), [(Class::Control, None)], "a hint");
+        let outbox = outbox();
+        assert_eq!(outbox.offer(&of_a_group(2), false, LIMITS), Offered::Unlisted);
+        assert_eq!(outbox.offer(&of_a_group(3), false, LIMITS), Offered::Pulling);
+        assert_eq!(kinds(&outbox), [(Class::Control, None)], "a hint");
+    }
+
+    #[test]
+    fn what_the_client_is_told_does_not_exist_is_not_known_here_either() {
+        let outbox = outbox();
+        let group = of_a_group(2).mark.unwrap().conversation.clone();
+        assert!(outbox.enter(&group, 7, 1, 1));
+        assert_eq!(outbox.offer(&of_a_group(2), false, LIMITS), Offered::Taken);
+        let answer = || Frame::control(vec![1].into(), FrameKind::Other);
+        assert!(outbox.disown(&group, answer(), LIMITS));
+        assert!(!outbox.disown(&group, answer(), LIMITS));
+        assert!(outbox.enter(&group, 9, 0, 0), "told anew, should there be one again");
     }
 
     #[test]

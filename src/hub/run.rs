@@ -76,7 +76,7 @@ impl Fanned {
                 self.early |= bit(index);
                 self.other_history |= bit(index);
             }
-            Offered::Taken | Offered::Gone | Offered::Stale | Offered::Pulling => {}
+            Offered::Taken | Offered::Gone | Offered::Stale | Offered::Pulling | Offered::Unlisted => {}
         }
     }
 
@@ -143,9 +143,13 @@ impl Outbox {
             return;
         }
         let mut fresh = [None; MAX_RUN];
-        let mut count = 0;
+        let (mut count, mut asked) = (0, false);
         for (index, held) in run.messages.iter().enumerate().filter(|(_, held)| visible(held)) {
             match state.judge(&held.frame, run.key, own(held)) {
+                Some(Offered::Unlisted) => {
+                    state.ask_to_pull(&held.frame, limits);
+                    asked = true;
+                }
                 Some(offered) => fanned.note(index, offered),
                 None => {
                     if let Some(slot) = fresh.get_mut(count) {
@@ -156,6 +160,9 @@ impl Outbox {
             }
         }
         if count == 0 {
+            if asked {
+                wake(state);
+            }
             return;
         }
         let fresh = || fresh.iter().take(count).flatten();
@@ -187,7 +194,7 @@ impl Outbox {
         }
         fanned.written += written;
         fanned.batched += if written > 1 { written } else { 0 };
-        if written < u64::try_from(count).unwrap_or(u64::MAX) {
+        if asked || written < u64::try_from(count).unwrap_or(u64::MAX) {
             wake(state);
         }
     }

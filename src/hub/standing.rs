@@ -53,6 +53,18 @@ impl Outbox {
         wake(state);
     }
 
+    /// Queues the answer that there is no such conversation for the user, and
+    /// forgets what its client has of it, as the client does; whether that was
+    /// anything.
+    pub(crate) fn disown(&self, conversation: &ConversationId, answer: Frame, limits: OutboxLimits) -> bool {
+        let mut state = self.state.lock();
+        let known = state.places.is_listed(conversation) || state.places.is_pulling(conversation);
+        state.places.forget(conversation);
+        state.push(answer, limits);
+        wake(state);
+        known
+    }
+
     /// The client has this message already.
     pub(crate) fn took(&self, conversation: &ConversationId, message: Place) {
         self.state.lock().places.took(message, conversation);

@@ -78,6 +78,8 @@ impl Place {
 /// What is to be done with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
+    /// Of a group that the client was never told of, where it was told of all.
+    Unlisted,
     /// Hand it over.
     Next,
     /// It was handed over before.

@@ -106,6 +106,9 @@ impl Places {
             return Verdict::Pulling;
         }
         let place = self.at(key, &mark.conversation);
+        if place.is_none() && self.complete && !own {
+            return Verdict::Unlisted;
+        }
         let verdict = place.map_or(Verdict::Next, |place| place.judge(mark));
         // Its acknowledgement says nothing of what came before.
         if verdict == Verdict::Next && !(own && place.is_none()) {

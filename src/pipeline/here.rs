@@ -172,7 +172,7 @@ impl Early {
                     self.other_history = true;
                     self.peers.push(Arc::clone(peer));
                 }
-                Offered::Gone | Offered::Stale | Offered::Pulling => {}
+                Offered::Gone | Offered::Stale | Offered::Pulling | Offered::Unlisted => {}
             }
         }
         taken

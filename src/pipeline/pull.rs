@@ -133,7 +133,7 @@ impl Ports {
             return Ok(());
         }
         let Some(since) = self.visible(peer.identity.user, &conversation).await? else {
-            return Err(not_found(&conversation));
+            return self.tell_not_found(peer, trace_id, request, &conversation).await;
         };
         // The message before comes along where the client wants proof.
         let proved = forward && request.from_seq > since + 1 && names_history(request);
@@ -177,12 +177,33 @@ impl Ports {
             }
         }
         let Some(since) = self.still_visible(peer.identity.user, &conversation, since).await? else {
-            return Err(not_found(&conversation));
+            return self.tell_not_found(peer, trace_id, request, &conversation).await;
         };
         // What was appended between the two reads of the store.
         page.top = page.messages.iter().map(|message| message.seq).fold(page.top, i64::max);
         let page = seen_since(page, since, request.direction());
         self.answer_sync(peer, trace_id, request, &conversation, page, known).await;
+        Ok(())
+    }
+
+    /// Says that there is no such conversation. Where it was known here, there
+    /// may be another of its name by now, which nobody will tell the client of
+    /// who has just been told that there is none.
+    async fn tell_not_found(
+        &self,
+        peer: &Peer,
+        trace_id: &str,
+        request: &SyncReq,
+        conversation: &ConversationId,
+    ) -> Result<(), Error> {
+        let answer = refusal(trace_id, request, not_found(conversation));
+        let known = peer.outbox.disown(conversation, answer, peer.limits());
+        if known && conversation.is_group() {
+            let wanted = (conversation.clone(), peer.identity.user);
+            // While the store is away nothing is found: once it is back,
+            // everybody is looked up.
+            let _ = self.take_in(&[wanted]).await;
+        }
         Ok(())
     }
 
