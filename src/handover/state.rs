@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crc32fast::Hasher;
 use prost::Message;
@@ -27,6 +28,10 @@ const HEAD: usize = 16;
 const LONGEST: u32 = 1 << 31;
 /// Longer records are not copied into it.
 const BUFFER: usize = 64 << 10;
+/// Records that are passed on at a time to whoever takes them, and how often
+/// that is done before he is waited for.
+const TOGETHER: usize = 64;
+const AHEAD: usize = 64;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +42,52 @@ pub(crate) struct Summary {
     pub bytes: u64,
     /// CRC-32 over the head and each record's length and CRC-32.
     pub digest: u32,
+}
+
+/// Records that were encoded apart from their [`Writer`].
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    /// Their lengths and CRC-32s once more.
+    heads: Vec<u8>,
+    records: u64,
+}
+
+impl Batch {
+    /// One more record.
+    pub(super) fn record(&mut self, record: Record) -> std::io::Result<()> {
+        self.raw(&HandoverRecord { record: Some(record), skippable: false })
+    }
+
+    /// Whether it had better be written before there is more.
+    pub(super) const fn is_full(&self) -> bool {
+        self.bytes.len() >= BUFFER
+    }
+
+    fn raw(&mut self, record: &HandoverRecord) -> std::io::Result<()> {
+        self.with(record.encoded_len(), |bytes| record.encode(bytes).map_err(std::io::Error::other))
+    }
+
+    /// A record of `length` bytes, which `put` appends.
+    fn with(
+        &mut self,
+        length: usize,
+        put: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let length = u32::try_from(length).ok().filter(|length| *length <= LONGEST);
+        let length = length.ok_or(std::io::ErrorKind::FileTooLarge)?;
+        let at = self.bytes.len();
+        self.bytes.extend(length.to_le_bytes());
+        self.bytes.extend([0; 4]);
+        put(&mut self.bytes)?;
+        if let Some((head, record)) = self.bytes.get_mut(at..).and_then(<[u8]>::split_first_chunk_mut::<8>) {
+            let [.., a, b, c, d] = head;
+            [*a, *b, *c, *d] = crc32fast::hash(record).to_le_bytes();
+            self.heads.extend_from_slice(head);
+        }
+        self.records += 1;
+        Ok(())
+    }
 }
 
 /// Writes records.
@@ -69,19 +120,26 @@ impl<W: Write> Writer<W> {
     }
 
     fn raw(&mut self, record: &HandoverRecord) -> std::io::Result<()> {
-        self.bytes(&record.encode_to_vec())
+        let mut batch = Batch::default();
+        batch.raw(record)?;
+        self.append(&mut batch)
     }
 
     /// One more record, encoded.
+    #[cfg(test)]
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        let length = u32::try_from(bytes.len()).ok().filter(|length| *length <= LONGEST);
-        let length = length.ok_or(std::io::ErrorKind::FileTooLarge)?;
-        let mut head = length.to_le_bytes().to_vec();
-        head.extend(crc32fast::hash(bytes).to_le_bytes());
-        self.crc.update(&head);
-        self.put(&head)?;
-        self.put(bytes)?;
-        self.summary.records += 1;
+        let mut batch = Batch::default();
+        batch.with(bytes.len(), |all| all.write_all(bytes))?;
+        self.append(&mut batch)
+    }
+
+    /// What is in `batch`, which is empty afterwards.
+    pub(super) fn append(&mut self, batch: &mut Batch) -> std::io::Result<()> {
+        self.put(&batch.bytes)?;
+        self.crc.update(&batch.heads);
+        self.summary.records += std::mem::take(&mut batch.records);
+        batch.bytes.clear();
+        batch.heads.clear();
         Ok(())
     }
 
@@ -131,11 +189,28 @@ pub(super) fn read(
     read_from(BufReader::with_capacity(BUFFER, file), summary, &mut take)
 }
 
-/// The same from anywhere.
+/// The same from anywhere. A thread of its own reads, so that records are
+/// taken while the next ones are decoded.
 pub(super) fn read_from(
-    mut input: impl Read,
+    input: impl Read + Send,
     summary: &Summary,
     take: &mut impl FnMut(Record) -> Result<(), HandoverError>,
+) -> Result<(), HandoverError> {
+    std::thread::scope(|scope| {
+        let (decoded, records) = sync_channel(AHEAD);
+        let reader = std::thread::Builder::new().name("handover".to_owned());
+        let reader = reader.spawn_scoped(scope, move || decode(input, summary, &decoded));
+        let reader = reader.map_err(HandoverError::io("state"))?;
+        // Where one is refused, this ends the thread too.
+        records.into_iter().flatten().try_for_each(take)?;
+        reader.join().map_err(|_| HandoverError::State("it could not be read".to_owned()))?
+    })
+}
+
+fn decode(
+    mut input: impl Read,
+    summary: &Summary,
+    decoded: &SyncSender<Vec<Record>>,
 ) -> Result<(), HandoverError> {
     let broken = |what: &str| HandoverError::State(what.to_owned());
     let mut left = summary.bytes;
@@ -156,6 +231,7 @@ pub(super) fn read_from(
     if !head.starts_with(MAGIC) || !(OLDEST_FORMAT..=FORMAT).contains(&format) {
         return Err(HandoverError::State(format!("format {format} is not known here")));
     }
+    let mut together = Vec::with_capacity(TOGETHER);
     for _ in 0..summary.records {
         let head = get(8)?;
         crc.update(&head);
@@ -167,11 +243,16 @@ pub(super) fn read_from(
         // Frames share the record's memory.
         let record = HandoverRecord::decode(bytes::Bytes::from(bytes)).map_err(|e| broken(&e.to_string()))?;
         match record.record {
-            Some(record) => take(record)?,
+            Some(record) => together.push(record),
             None if record.skippable => {}
             None => return Err(broken("a record of an unknown kind that must not be skipped")),
         }
+        if together.len() >= TOGETHER && decoded.send(std::mem::take(&mut together)).is_err() {
+            return Ok(());
+        }
     }
+    // Nobody takes them where one was refused.
+    let _ = decoded.send(together);
     if left != 0 || crc.finalize() != summary.digest {
         return Err(broken("it is not what was announced"));
     }

@@ -6,8 +6,10 @@ use std::io::BufWriter;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
+use parking_lot::Mutex;
+
 use super::parent::Estate;
-use super::state::{Summary, Writer};
+use super::state::{Batch, Summary, Writer};
 use super::{HandoverError, presence, record};
 use crate::census::CarriedPeople;
 use crate::hub::HeldConnection;
@@ -108,20 +110,44 @@ pub(super) struct Written {
     pub(super) with_unsent: u64,
 }
 
-/// Writes all of them, and seals the state.
+/// Writes all of them, half of them on a thread of its own, and seals the
+/// state.
 pub(super) fn write_connections(
-    mut writer: Writer<BufWriter<File>>,
+    writer: Writer<BufWriter<File>>,
     held: HashMap<ConnId, HeldConnection>,
 ) -> std::io::Result<Written> {
+    let writer = Mutex::new(writer);
+    let all: Vec<_> = held.values().collect();
+    let (here, there) = all.split_at(all.len() / 2);
+    let (here, there) = std::thread::scope(|scope| {
+        let other = std::thread::Builder::new().name("handover".to_owned());
+        let other = other.spawn_scoped(scope, || write_some(&writer, there))?;
+        let here = write_some(&writer, here)?;
+        let there = other.join().map_err(|_| std::io::Error::other("half of it was not written"))??;
+        Ok::<_, std::io::Error>((here, there))
+    })?;
+    let (memory, summary) = writer.into_inner().seal()?;
+    Ok(Written { held, memory, summary, mid_frame: here.0 + there.0, with_unsent: here.1 + there.1 })
+}
+
+/// How many of them are in the middle of a message, and have unsent bytes.
+fn write_some(
+    writer: &Mutex<Writer<BufWriter<File>>>,
+    held: &[&HeldConnection],
+) -> std::io::Result<(u64, u64)> {
     let (mut mid_frame, mut with_unsent) = (0, 0);
-    for held in held.values() {
+    let mut batch = Batch::default();
+    for held in held {
         let record = record::of_connection(held);
         mid_frame += u64::from(record::is_mid_frame(&record));
         with_unsent += u64::from(!record.outbox.is_empty());
-        writer.record(Record::Connection(record))?;
+        batch.record(Record::Connection(record))?;
+        if batch.is_full() {
+            writer.lock().append(&mut batch)?;
+        }
     }
-    let (memory, summary) = writer.seal()?;
-    Ok(Written { held, memory, summary, mid_frame, with_unsent })
+    writer.lock().append(&mut batch)?;
+    Ok((mid_frame, with_unsent))
 }
 
 pub(super) fn unfit(what: &str, error: &dyn std::error::Error) -> HandoverError {

@@ -4,6 +4,7 @@
 mod judge;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -24,6 +25,9 @@ const ONE_IN: u32 = 14;
 /// Half a message is followed by the other half before a gateway takes it for
 /// an attack.
 const HALF: Duration = Duration::from_secs(4);
+/// Slow readers that go on reading between two looks at the clock: phones do
+/// not wait for each other, but all of these share a core.
+const RETURNING: usize = 8;
 /// Behind one that was put off.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -67,7 +71,10 @@ pub(super) struct Crowd {
     /// When the next message and the next heartbeat are due, and whose.
     message: (Instant, u32),
     beat: (Instant, u32),
-    is_deaf: bool,
+    /// Those that do not read now.
+    deaf: Range<u32>,
+    /// What those are sent.
+    chunks: Vec<String>,
     faults: Faults,
     gone: Vec<String>,
     echo: Latencies,
@@ -88,7 +95,8 @@ impl Crowd {
             again: VecDeque::new(),
             message: (now, 0),
             beat: (now, 0),
-            is_deaf: false,
+            deaf: 0..0,
+            chunks: Vec::new(),
             faults: Faults::default(),
             gone: Vec::new(),
             echo: Latencies::default(),
@@ -107,19 +115,23 @@ impl Crowd {
 
     /// The slow ones stop reading; what they are sent is known.
     pub(super) fn close_ears(&mut self, swarm: &mut Swarm, round: u32) -> Result<()> {
-        self.is_deaf = true;
-        for index in self.shares.first_slow..self.shares.connections {
+        self.deaf = self.shares.first_slow..self.shares.connections;
+        self.chunks = (0..text::CHUNKS).map(|number| text::chunk(round, number)).collect();
+        for index in self.deaf.clone() {
             swarm.set_deaf(index, true)?;
             if let Some(traveller) = self.all.get_mut(usize::try_from(index)?) {
-                traveller.chunk = Some((round, 0));
+                traveller.chunk = Some(0);
             }
         }
         Ok(())
     }
 
+    /// Some of them read again.
     pub(super) fn open_ears(&mut self, swarm: &mut Swarm) -> Result<()> {
-        self.is_deaf = false;
-        (self.shares.first_slow..self.shares.connections).try_for_each(|index| swarm.set_deaf(index, false))
+        for index in self.deaf.by_ref().take(RETURNING) {
+            swarm.set_deaf(index, false)?;
+        }
+        Ok(())
     }
 
     /// Nothing is overdue: time passed without talking.
@@ -143,10 +155,9 @@ impl Crowd {
         }
         while self.beat.0 <= now {
             let (due, index) = self.beat;
-            let is_slow = index >= self.shares.first_slow;
             if let Some(one) = self.all.get_mut(usize::try_from(index)?)
                 && one.is_free()
-                && !(is_slow && self.is_deaf)
+                && !one.is_behind()
             {
                 one.beats.push_back(due);
                 swarm.send(index, &frame::HEARTBEAT)?;
@@ -237,7 +248,7 @@ impl Crowd {
 
     fn told(&mut self, index: u32, at: Instant, told: &Told<'_>) -> Option<Duration> {
         let (user, other) = (self.user(index), self.user(index ^ 1));
-        let Self { all, faults, .. } = self;
+        let Self { all, faults, chunks, .. } = self;
         let one = all.get_mut(usize::try_from(index).ok()?)?;
         let seen = match told {
             Told::Said(seen) => seen,
@@ -248,7 +259,8 @@ impl Crowd {
         };
         match seen {
             Seen::Heartbeat => {
-                let latency = one.echoed(at, faults)?;
+                // Of one that did not read it says when he did.
+                let latency = one.echoed(at, faults).filter(|_| index < self.shares.first_slow)?;
                 self.echo.record(latency);
                 return Some(latency);
             }
@@ -263,7 +275,7 @@ impl Crowd {
                 one.pushed(push, self.first_user, true, faults);
             }
             Seen::Push(push, _) => one.pushed(push, other, false, faults),
-            Seen::Custom { payload, .. } => one.chunk(payload, faults),
+            Seen::Custom { payload, .. } => one.chunk(payload, chunks, faults),
             Seen::Pong(payload) => one.ponged(payload, faults),
             Seen::Hint { .. } => faults.hinted += 1,
             Seen::Error { .. } => faults.strange += 1,

@@ -129,7 +129,6 @@ impl Scenario for HotRestart {
             if let Some(pid) = upgrades.newest().filter(|_| !failed) {
                 stage.side.handed_over(pid);
             }
-            crowd.open_ears(&mut swarm)?;
             stage.begin("echoes");
             self.drive(stage, &mut swarm, &mut crowd, Duration::from_secs_f64(self.every), None)?;
             let end = Instant::now() + DRAIN;
@@ -174,6 +173,9 @@ impl HotRestart {
         crowd.resume();
         while Instant::now() < end && !asked.is_some_and(Asked::is_over) && swarm.open() > 0 {
             crowd.talk(swarm, asked.is_some())?;
+            if asked.is_none() {
+                crowd.open_ears(swarm)?;
+            }
             crowd.listen(stage.progress, swarm, Instant::now() + LOOK)?;
         }
         // What was begun is ended.

@@ -5,9 +5,9 @@
 const MOST: u64 = 700;
 /// Length of what a slow reader is sent at a time, bytes.
 const CHUNK: usize = 24 * 1024;
-/// So many at a time: some more than a kernel takes for a reader with a small
-/// buffer, 128 KiB.
-pub(super) const CHUNKS: u32 = 7;
+/// So many at a time: what a kernel takes for a reader with a small buffer,
+/// 128 KiB, and the least that is more.
+pub(super) const CHUNKS: u32 = 6;
 
 /// What `user` says as number `n`.
 pub(super) fn message(user: u64, n: u32) -> String {
@@ -26,7 +26,8 @@ pub(super) fn chunk(round: u32, n: u32) -> String {
 fn filling(seed: u64, length: usize) -> String {
     const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvw";
     let start = usize::try_from(seed % 23).unwrap_or_default();
-    LETTERS.iter().cycle().skip(start).take(length).copied().map(char::from).collect()
+    let letters = LETTERS.repeat((start + length).div_ceil(LETTERS.len()));
+    letters.into_iter().skip(start).take(length).map(char::from).collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::text::{self, CHUNKS};
+use super::text;
 use crate::scan::{Ack, Push};
 
 /// A message that was begun and not answered.
@@ -51,8 +51,8 @@ pub(super) struct Traveller {
     pub(super) beats: VecDeque<Instant>,
     /// Pings that are not answered yet.
     pub(super) pings: u32,
-    /// Chunks that are still to come, as (round, number).
-    pub(super) chunk: Option<(u32, u32)>,
+    /// The next of the chunks, where some are still to come.
+    pub(super) chunk: Option<usize>,
 }
 
 impl Traveller {
@@ -118,14 +118,14 @@ impl Traveller {
         faults.torn += u64::from(!is_whole);
     }
 
-    /// A chunk that was sent while it did not read.
-    pub(super) fn chunk(&mut self, payload: &[u8], faults: &mut Faults) {
-        let Some((round, number)) = self.chunk else {
+    /// One of the `chunks` that were sent while it did not read.
+    pub(super) fn chunk(&mut self, payload: &[u8], chunks: &[String], faults: &mut Faults) {
+        let Some(number) = self.chunk else {
             faults.doubled += 1;
             return;
         };
-        faults.torn += u64::from(payload != text::chunk(round, number).as_bytes());
-        self.chunk = (number + 1 < CHUNKS).then_some((round, number + 1));
+        faults.torn += u64::from(chunks.get(number).is_none_or(|chunk| payload != chunk.as_bytes()));
+        self.chunk = Some(number + 1).filter(|next| *next < chunks.len());
     }
 
     /// The echo of a heartbeat; how long it took.
