@@ -114,17 +114,27 @@ impl Sides {
         let other = match with {
             Some(Comparison::Floor) => Some(Side::floor(ground)?),
             Some(Comparison::OneWorker) => {
-                if !ground.url.is_empty() {
-                    bail!("--compare one-worker needs gateways of the run's own");
-                }
                 let alone = GroundArgs { workers: Some(1), ..ground.clone() };
-                let mut side = Side::gateway(&alone, secret.map(str::to_owned))?;
-                side.name = "oneWorker";
-                Some(side)
+                Some(Self::simpler("oneWorker", &alone, secret)?)
+            }
+            Some(Comparison::WithoutPresence) => {
+                let mut without = ground.clone();
+                without.variables.push(("TIDEGATE_PRESENCE_ENABLED", "false"));
+                Some(Self::simpler("withoutPresence", &without, secret)?)
             }
             Some(Comparison::Bare) | None => None,
         };
         Ok(Self { gateway, other })
+    }
+
+    /// The same gateway, of the run's own, told to be less.
+    fn simpler(name: &'static str, ground: &GroundArgs, secret: Option<&str>) -> Result<Side> {
+        if !ground.url.is_empty() {
+            bail!("this comparison needs gateways of the run's own");
+        }
+        let mut side = Side::gateway(ground, secret.map(str::to_owned))?;
+        side.name = name;
+        Ok(side)
     }
 }
 

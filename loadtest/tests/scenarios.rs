@@ -144,3 +144,16 @@ fn the_page_is_whole() {
     assert!(page.contains("prefers-color-scheme: dark") && page.contains("cpuUsPerEcho"));
     assert!(!page.contains("http://") && !page.contains("https://"), "something from elsewhere");
 }
+
+#[test]
+fn presence_is_put_beside_none() {
+    let line = "idle --connections 200 --hold 1 --after 0.1 --redis --compare without-presence --rounds 1";
+    let report = kept(line);
+    let bytes = &report["figures"]["bytesPerConnection"];
+    assert!(bytes["other"]["median"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(report["comparedWith"], "withoutPresence");
+    assert!(figure(&report, "redisReadsPerSecond") > 0.0, "{report}");
+
+    let line = "heartbeat --connections 100 --duration 1 --compare without-presence --rounds 2";
+    assert!(kept(line)["figures"]["cpuUsPerEcho"]["ratio"].as_f64().unwrap() > 0.0);
+}

@@ -100,7 +100,7 @@ pub(super) async fn status(State(context): State<Arc<AdminContext>>) -> Json<Val
         "admin": context.admin.to_string(),
         "connections": ports.map_or(0, |ports| ports.hub.connections()),
         "users": ports.map_or(0, |ports| ports.hub.users()),
-        "onlineUsers": ports.map_or(0, |ports| ports.pulse.online()),
+        "onlineUsers": ports.map_or(Some(0), |ports| ports.pulse.online()),
         "redis": context.redis_state(),
         "ackLevel": ports.map(|ports| ports.store.level()),
     }))

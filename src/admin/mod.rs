@@ -80,7 +80,7 @@ pub(crate) struct AdminContext {
     pub phase: watch::Receiver<Phase>,
     /// The verbs, once the gateway has its lease.
     pub pipeline: OnceLock<Arc<Pipeline>>,
-    /// Who came, as soon as there are verbs.
+    /// Who came, as soon as there are verbs, unless presence is off.
     pub census: OnceLock<Arc<Census>>,
     /// Where probes come back.
     pub inbox: Arc<Inbox>,
@@ -118,9 +118,17 @@ impl AdminContext {
         })
     }
 
+    /// The verbs, of a gateway that knows who is online.
+    fn present(&self) -> Result<&Arc<Pipeline>, Problem> {
+        let off = || Problem::new(StatusCode::CONFLICT, "presence is off: presence.enabled = false");
+        self.pipeline().and_then(|pipeline| {
+            if pipeline.ports().presence_config.enabled { Ok(pipeline) } else { Err(off()) }
+        })
+    }
+
     /// Who came, or 503 while the gateway is not ready.
     fn census(&self) -> Result<&Arc<Census>, Problem> {
-        self.pipeline()?;
+        self.present()?;
         self.census
             .get()
             .ok_or_else(|| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is starting"))

@@ -57,7 +57,7 @@ pub(super) async fn heartbeat(State(context): Context, body: Body) -> Result<Jso
     if client.len() > MAX_CLIENT || client.iter().any(|(k, v)| k.len() > MAX_WORD || v.len() > MAX_WORD) {
         return Err(Problem::invalid("client: at most 32 names and values of at most 256 bytes"));
     }
-    let pipeline = context.pipeline()?;
+    let pipeline = context.present()?;
     if let Some(user) = user
         && !pipeline.heard_outside(user)
     {
@@ -82,7 +82,7 @@ pub(super) async fn online_count(
     query: Asked<Counted>,
 ) -> Result<Json<Value>, Problem> {
     let wanted = asked(query)?;
-    let ports = context.pipeline()?.ports();
+    let ports = context.present()?.ports();
     let longest = ports.presence_config.window.as_secs();
     let window = match wanted.window.map(|text| text.parse::<u64>()) {
         None => longest,
@@ -112,7 +112,7 @@ pub(super) async fn users(State(context): Context, query: Asked<Named>) -> Resul
         return Err(Problem::invalid("ids: must name 1-1000 users, separated by commas"));
     }
     let users = ids.split(',').enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
-    let ports = context.pipeline()?.ports();
+    let ports = context.present()?.ports();
     let look = ports.presence.look(&users).await?;
     let routes = ports.routes.query(&users).await?;
     let known = |at: i64| Some(at).filter(|at| *at > 0);

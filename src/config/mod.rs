@@ -170,6 +170,8 @@ pub struct PostgresConfig {
 /// Who is online, and who may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Presence {
+    /// Whether anything is known of who is online, and of who came.
+    pub enabled: bool,
     /// Silence after which a user is offline.
     pub window: Duration,
     /// Time after a goodbye in which a user may come back.

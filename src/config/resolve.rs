@@ -342,6 +342,7 @@ impl Resolver {
             self.fault("presence.grace", "must be below presence.window");
         }
         Presence {
+            enabled: table.enabled,
             window,
             grace,
             visibility: match table.visibility {

@@ -131,7 +131,7 @@ fn every_key_has_a_variable() {
             assert!(!found.is_err_and(|e| e.contains("unknown field")), "{variable}");
         }
     }
-    assert_eq!(variables, 53);
+    assert_eq!(variables, 54);
 }
 
 #[test]

@@ -211,11 +211,16 @@ impl Gateway {
             }
         };
         let ports = Arc::new(ports);
-        #[cfg(feature = "postgres")]
-        self.copy_out(&ledger);
-        let census = self.census(ledger).await?;
-        census.start(&self.hub, &ports.presence, &self.stop);
-        let _ = self.admin.census.set(Arc::clone(&census));
+        let census = if self.config.presence.enabled {
+            #[cfg(feature = "postgres")]
+            self.copy_out(&ledger);
+            let census = self.census(ledger).await?;
+            census.start(&self.hub, &ports.presence, &self.stop);
+            let _ = self.admin.census.set(Arc::clone(&census));
+            Some(census)
+        } else {
+            None
+        };
         if self.node.is_some() {
             // The other process speaks until it has handed over.
             ports.pulse.hold();

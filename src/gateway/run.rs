@@ -315,7 +315,9 @@ impl Serving {
                     () = signals.end() => warn!("asked again: ending now"),
                 }
                 self.leaving.cancel();
-                self.context.census.part(FLUSH).await;
+                if let Some(census) = &self.context.census {
+                    census.part(FLUSH).await;
+                }
                 let own = self.data.own.clone();
                 let lease = |client: &crate::redis::Client| {
                     Lease::new(client.clone(), self.keys.clone(), own.id.clone(), own.epoch)

@@ -60,7 +60,9 @@ impl Serving {
             Err(_) => Err(HandoverError::Deadline("a call of an operator does not end")),
             Ok(mut moved) => {
                 // Nobody comes any more. What cannot be written now is lost.
-                self.context.census.part(FLUSH).await;
+                if let Some(census) = &self.context.census {
+                    census.part(FLUSH).await;
+                }
                 let committed = estate.commit(prepared, paused + self.config.handover_pause).await;
                 *moved = committed.is_ok();
                 committed

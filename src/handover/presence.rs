@@ -20,6 +20,9 @@ const CHUNK: usize = 10_000;
 
 /// Everything there is to hand over.
 pub(super) fn records(ports: &Ports) -> Vec<Record> {
+    if !ports.presence_config.enabled {
+        return Vec::new();
+    }
     let mut records = match &*ports.presence {
         Presence::Memory(presence) => of_online(&presence.carry()),
         // What is in Redis is still there.
@@ -109,6 +112,9 @@ impl Arriving {
 
     /// Puts it in place; who watched and has not come along watches no more.
     pub(super) fn place(self, ports: &Ports, peers: &[Arc<Peer>]) {
+        if !ports.presence_config.enabled {
+            return;
+        }
         if let Presence::Memory(presence) = &*ports.presence {
             presence.resume(self.online);
         }

@@ -79,7 +79,9 @@ pub(crate) async fn stage(
             Record::Watched(record) => present.watched(&record)?,
             Record::Watcher(record) => present.watcher(&record)?,
             Record::Seen(HandoverSeen { day, province, city, people }) => {
-                context.census.resume(CarriedPeople { day, province, city, people });
+                if let Some(census) = &context.census {
+                    census.resume(CarriedPeople { day, province, city, people });
+                }
             }
         }
         Ok(())

@@ -74,7 +74,8 @@ impl Estate {
         for record in presence::records(ports) {
             writer.skippable(record).map_err(HandoverError::io("state"))?;
         }
-        for CarriedPeople { day, province, city, people } in self.context.census.carry() {
+        let people = self.context.census.as_ref().map(|census| census.carry()).unwrap_or_default();
+        for CarriedPeople { day, province, city, people } in people {
             let seen = HandoverSeen { day, province, city, people };
             writer.skippable(Record::Seen(seen)).map_err(HandoverError::io("state"))?;
         }

@@ -130,6 +130,7 @@ impl Ports {
             // Whoever has come meanwhile is in another group of this name.
             None => (self.vacate(&room, turns), ConversationChange::Deleted, false),
         };
+        self.doubt_watches(&out);
         for user in out {
             self.hub.deliver(user, &found_out_frame(conversation, change, user), None);
         }
@@ -183,6 +184,7 @@ impl Ports {
         told.dedup();
         if membership.user_ids.is_empty() {
             let left = room.as_ref().map(|room| self.vacate(room, room.turns())).unwrap_or_default();
+            self.doubt_watches(&left);
             // There may be another of its name by now.
             self.look_up_members(&conversation, &left).await;
         } else if conversation.is_group()
@@ -193,6 +195,8 @@ impl Ports {
             let about = membership.user_ids.iter().filter_map(|id| UserId::new(*id).ok());
             room.advance(membership.mver, &about.collect::<Vec<_>>());
         }
+        let about: Vec<UserId> = membership.user_ids.iter().filter_map(|id| UserId::new(*id).ok()).collect();
+        self.doubt_watches(&about);
         for user in told {
             self.hub.deliver(user, &event_frame(membership, user), None);
         }

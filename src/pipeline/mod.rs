@@ -35,6 +35,7 @@ mod repair;
 mod resume;
 mod send;
 mod settle;
+mod sight;
 #[cfg(test)]
 mod simulation;
 mod standing;
@@ -139,6 +140,7 @@ impl Tuning {
             receipt_members: 200,
         };
         let presence = config::Presence {
+            enabled: true,
             window: Duration::from_secs(180),
             grace: Duration::from_secs(5),
             visibility: config::Visibility::Conversation,
@@ -167,7 +169,7 @@ impl Ports {
             send_wait,
             groups,
             presence_config,
-            pulse: Pulse::default(),
+            pulse: Pulse::new(presence_config.enabled),
             interest: RwLock::default(),
             living: Mutex::default(),
             owed: owed::Owed::default(),
@@ -200,7 +202,10 @@ impl Pipeline {
         reconcile::start(&ports, stop);
         let (refreshes, departures) = refresh::start(&ports, stop);
         repair::start(&ports, stop);
-        pulse::start(&ports, stop);
+        if ports.presence_config.enabled {
+            pulse::start(&ports, stop);
+            sight::start(&ports, stop);
+        }
         interest::start(&ports, stop);
         let pulls = Arc::new(Semaphore::new(pull::MAX_CONCURRENT));
         let send_room = Arc::new(Semaphore::new(lane::MAX_BYTES));

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +48,8 @@ const CHANGES: usize = 500;
 /// What is to be said in the next round, and who watches.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
+    /// Nothing is kept, said or told.
+    is_off: bool,
     /// When each was heard, monotonic ms.
     heard: Mutex<HashMap<UserId, u64>>,
     farewells: Mutex<Vec<Farewell>>,
@@ -64,8 +66,16 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
+    /// Of a gateway that keeps presence, or does not.
+    pub(super) fn new(is_kept: bool) -> Self {
+        Self { is_off: !is_kept, ..Self::default() }
+    }
+
     /// A user was heard, at `at_ms` (monotonic).
     pub(crate) fn heard(&self, user: UserId, at_ms: u64) {
+        if self.is_off {
+            return;
+        }
         let mut heard = self.heard.lock();
         let at = heard.entry(user).or_default();
         *at = at_ms.max(*at);
@@ -105,10 +115,18 @@ impl Pulse {
         self.watching.lock().forget(conn);
     }
 
-    /// Users online in all gateways, as far as is known.
+    /// Users online in all gateways, as far as is known; `None` = presence is
+    /// off.
     #[must_use]
-    pub(crate) fn online(&self) -> u64 {
-        self.online.load(Ordering::Relaxed)
+    pub(crate) fn online(&self) -> Option<u64> {
+        (!self.is_off).then(|| self.online.load(Ordering::Relaxed))
+    }
+
+    /// Not while there is a round, and none meanwhile; `None` = nothing is
+    /// said or told.
+    pub(super) async fn turn(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        let turn = self.turn.read().await;
+        (!self.is_still.load(Ordering::Acquire)).then_some(turn)
     }
 
     /// Nothing is said or told from now on: another process does.
@@ -169,11 +187,16 @@ impl Ports {
     pub(super) async fn hold_pulse(&self) {
         self.pulse.hold();
         let _turn = self.pulse.turn.write().await;
-        self.beat().await;
+        if !self.pulse.is_off {
+            self.beat().await;
+        }
     }
 
     /// Takes note of who has left altogether.
     pub(super) fn note_departed(&self, users: impl Iterator<Item = UserId>, unbound: &[Unbound]) {
+        if self.pulse.is_off {
+            return;
+        }
         let farewell = |(user, unbound): (UserId, &Unbound)| match *unbound {
             Unbound::Last { at } => Some(Farewell { user, at: i64::try_from(at / 1_000).unwrap_or(0) }),
             Unbound::NotOurs | Unbound::Removed => None,

@@ -27,6 +27,10 @@ impl Pipeline {
     /// Begins or ends watching. Whom a connection may not watch it is told.
     pub(crate) fn watch(&self, peer: &Arc<Peer>, trace_id: String, request: PresenceReq) {
         let ports = &self.ports;
+        if !ports.presence_config.enabled {
+            let off = error(ErrorCode::Unsupported, "presence is off: presence.enabled = false");
+            return refuse(peer, &trace_id, off);
+        }
         let conn = peer.identity.conn;
         let users = match addressees(&request) {
             Ok(users) => users,
@@ -75,10 +79,17 @@ fn addressees(request: &PresenceReq) -> Result<Vec<UserId>, Box<Error>> {
     Ok(users)
 }
 
-fn refuse(peer: &Peer, trace_id: &str, error: Error) {
+pub(super) fn refuse(peer: &Peer, trace_id: &str, error: Error) {
     metrics().presence.refused.increment(1);
     let bytes = encode(&reply(trace_id, Payload::Error(error)));
     peer.answer(Frame::control(bytes, FrameKind::Other));
+}
+
+/// The first of these users, for a message.
+pub(super) fn named(users: &[UserId]) -> String {
+    let first: Vec<String> = users.iter().take(10).map(ToString::to_string).collect();
+    let more = if users.len() > first.len() { ", …" } else { "" };
+    format!("{}{more}", first.join(", "))
 }
 
 fn retry_later(message: &str) -> Error {
@@ -117,14 +128,16 @@ impl Ports {
             return Ok(());
         }
         let user_ids: Vec<i64> = refused.iter().map(|user| user.get()).collect();
-        let named: Vec<String> = user_ids.iter().take(10).map(ToString::to_string).collect();
-        let more = if user_ids.len() > named.len() { ", …" } else { "" };
-        let text = format!("presence.userIds: you may not watch {}{more}", named.join(", "));
+        let text = format!("presence.userIds: you may not watch {}", named(&refused));
         Err(Error { user_ids, ..error(ErrorCode::Forbidden, text) })
     }
 
     /// Those of these users that `viewer` may not watch.
-    async fn hidden_from(&self, viewer: UserId, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+    pub(super) async fn hidden_from(
+        &self,
+        viewer: UserId,
+        users: &[UserId],
+    ) -> Result<Vec<UserId>, StoreError> {
         match self.presence_config.visibility {
             Visibility::All => return Ok(Vec::new()),
             Visibility::None => return Ok(users.to_vec()),

@@ -114,6 +114,17 @@ impl<K: Copy + Eq + Hash> Watches<K> {
         }
     }
 
+    /// Who watches this user.
+    pub(crate) fn watchers(&self, user: UserId) -> impl Iterator<Item = K> + '_ {
+        self.users.get(&user).into_iter().flat_map(|watched| watched.watchers.iter().copied())
+    }
+
+    /// Whom `by` watches.
+    #[must_use]
+    pub(crate) fn users(&self, by: K) -> Vec<UserId> {
+        self.watchers.get(&by).map(|watcher| watcher.users.iter().copied().collect()).unwrap_or_default()
+    }
+
     /// From now on `by` watches these users, as far as it still wants to;
     /// returns what it is told first. What was read of them is taken in
     /// before ([`Self::news`]).

@@ -252,7 +252,9 @@ impl Connection {
     fn finish(&mut self, reason: CloseReason) {
         let reason = self.closing.as_ref().map_or(reason, |closing| closing.reason);
         self.context.pipeline.detach(&self.peer, reason);
-        self.context.census.stay(&self.peer, unix_ms());
+        if let Some(census) = &self.context.census {
+            census.stay(&self.peer, unix_ms());
+        }
         metrics().count_closed(reason);
         log(&self.peer, reason);
         let (left, offset) = self.peer.outbox.close();

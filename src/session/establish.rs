@@ -237,14 +237,16 @@ async fn run(context: Arc<Context>, arrival: Arrival) {
     let frames = std::iter::once(first.into()).chain(frames);
     let front = frames.map(|bytes| Frame::control(bytes, FrameKind::Other)).collect();
     context.pipeline.ports().open(&peer, front, start);
-    let unsaid = BTreeMap::new();
-    context.census.seen(Sighting {
-        user: Some(peer.identity.user),
-        install: None,
-        client: opening.identify.as_ref().map_or(&unsaid, |identify| &identify.client),
-        address: Some(from.ip()),
-        at: unix_ms(),
-    });
+    if let Some(census) = &context.census {
+        let unsaid = BTreeMap::new();
+        census.seen(Sighting {
+            user: Some(peer.identity.user),
+            install: None,
+            client: opening.identify.as_ref().map_or(&unsaid, |identify| &identify.client),
+            address: Some(from.ip()),
+            at: unix_ms(),
+        });
+    }
     metrics().presence.sighted_connection.increment(1);
     metrics().handshake_ok.increment(1);
     metrics().handshake_seconds.record(started.elapsed());

@@ -46,8 +46,8 @@ use crate::ws::auth::Authenticator;
 pub(crate) struct Context {
     /// The verbs.
     pub pipeline: Arc<Pipeline>,
-    /// Who came.
-    pub census: Arc<Census>,
+    /// Who came, unless presence is off.
+    pub census: Option<Arc<Census>>,
     /// Who may in.
     pub authenticator: Arc<Authenticator>,
     /// Bounds.

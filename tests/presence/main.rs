@@ -12,6 +12,7 @@ mod common;
 
 mod cost;
 mod losses;
+mod off;
 mod online;
 mod visibility;
 mod watching;

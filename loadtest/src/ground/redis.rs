@@ -1,6 +1,6 @@
 //! A redis-server of the run's own: nothing persisted.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -59,12 +59,31 @@ impl OwnRedis {
     }
 
     fn answers(&self) -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let mut stream = self.connect()?;
         stream.write_all(b"PING\r\n")?;
         let mut answer = [0; 7];
         stream.read_exact(&mut answer)?;
         Ok(&answer == b"+PONG\r\n")
+    }
+
+    /// Times it has read something from somebody: a pipelined round trip is
+    /// one, unless it is a large one.
+    pub(crate) fn reads(&self) -> Result<u64> {
+        const NAME: &str = "total_reads_processed:";
+        let stream = self.connect()?;
+        (&stream).write_all(b"INFO stats\r\n")?;
+        for line in BufReader::new(stream).lines() {
+            if let Some(reads) = line?.strip_prefix(NAME) {
+                return Ok(reads.parse()?);
+            }
+        }
+        bail!("redis-server does not say how much it has read")
+    }
+
+    fn connect(&self) -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        Ok(stream)
     }
 
     /// `redis://127.0.0.1:<port>`.

@@ -51,6 +51,8 @@ pub(crate) enum Comparison {
     Floor,
     /// The same gateway with one worker thread.
     OneWorker,
+    /// The same gateway, which keeps no presence.
+    WithoutPresence,
     /// p2p: what the store is made of, without a gateway: the append script
     /// called by a bare client, or appending to a file and syncing it.
     Bare,
@@ -71,7 +73,7 @@ impl Compared {
     /// For what a server without a store can do as well.
     const fn unless_bare(with: Comparison) -> Self {
         match with {
-            Comparison::Floor | Comparison::OneWorker => Self::InTurn,
+            Comparison::Floor | Comparison::OneWorker | Comparison::WithoutPresence => Self::InTurn,
             Comparison::Bare => Self::Never,
         }
     }

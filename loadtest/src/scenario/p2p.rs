@@ -73,7 +73,7 @@ impl Scenario for P2p {
 
     fn compared(&self, with: Comparison) -> Compared {
         match with {
-            Comparison::Floor => Compared::Never,
+            Comparison::Floor | Comparison::WithoutPresence => Compared::Never,
             Comparison::Bare => Compared::Within,
             Comparison::OneWorker => Compared::InTurn,
         }

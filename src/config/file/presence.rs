@@ -8,6 +8,9 @@ use super::Time;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(crate) struct PresenceTable {
+    /// Whether any of this is done, and the log of who came and of events is
+    /// kept. The same on all gateways. Default true.
+    pub enabled: bool,
     /// Silence after which a user is offline, 3s-1h and at least three
     /// heartbeat intervals. Default `180s`.
     pub window: Time,
@@ -56,6 +59,7 @@ pub(crate) enum DauWord {
 impl Default for PresenceTable {
     fn default() -> Self {
         Self {
+            enabled: true,
             window: Time::seconds(180),
             grace: Time::seconds(5),
             visibility: VisibilityWord::Conversation,

@@ -13,6 +13,7 @@ use tidegate::proto::Custom;
 
 use super::{Compared, Comparison, REST, Scenario, Stage, lost};
 use crate::frame;
+use crate::ground::OwnRedis;
 use crate::numbers::float;
 use crate::round::Round;
 use crate::scan::Seen;
@@ -94,12 +95,18 @@ impl Scenario for Idle {
         round.add("bytesPerConnection", each(full.0.memory.saturating_sub(empty.0.memory)));
         round.add("pssBytesPerConnection", each(full.1.saturating_sub(empty.1)));
         stage.begin("heartbeats");
+        let reads = stage.side.redis.as_ref().map(OwnRedis::reads).transpose()?;
+        let asked = Instant::now();
         self.hold(stage, &mut swarm, &mut round, self.hold)?;
         let held = stage.side.processes.sample();
         let cost = held.since(&full.0);
         round.add("idleCores", cost.cores());
         round.add("idleCpuUsPerConnectionAndSecond", cost.cores() * 1e6 / f64::from(self.connections));
         round.add("idleSwitchesPerSecond", float(cost.switches) / self.hold.max(0.001));
+        if let (Some(redis), Some(before)) = (&stage.side.redis, reads) {
+            let reads = redis.reads()?.saturating_sub(before);
+            round.add("redisReadsPerSecond", float(reads) / asked.elapsed().as_secs_f64());
+        }
         if self.burst && !stage.side.is_floor() {
             let most = self.burst(stage, &mut swarm, &mut round)?;
             self.hold(stage, &mut swarm, &mut round, CALM)?;
