@@ -64,7 +64,9 @@ impl Running {
             data_dir: Some(directory.display().to_string()),
             ..Flags::default()
         };
-        let gateway = runtime.block_on(async { Gateway::build(resolve(&flags, []).unwrap()).unwrap() });
+        // Who was seen today is remembered beside: of people, not of connections.
+        let alone = [("TIDEGATE_PRESENCE_ENABLED".to_owned(), "false".to_owned())];
+        let gateway = runtime.block_on(async { Gateway::build(resolve(&flags, alone).unwrap()).unwrap() });
         let (address, _) = gateway.addresses();
         let tasks = LocalSet::new();
         tasks.spawn_local(gateway.run());
