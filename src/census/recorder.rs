@@ -16,6 +16,8 @@ use crate::telemetry::metrics;
 const MOST: usize = 200_000;
 /// Entries of one batch.
 const BATCH: usize = 10_000;
+/// Room in the queue that is kept.
+const KEPT: usize = 1_000;
 
 /// See above.
 #[derive(Debug)]
@@ -99,6 +101,8 @@ impl Recorder {
         if queue.under_way.is_none() && !queue.waiting.is_empty() {
             let count = queue.waiting.len().min(BATCH);
             let items: Arc<[Item]> = queue.waiting.drain(..count).collect();
+            // What a wave of people took is not kept for the next one.
+            queue.waiting.shrink_to(KEPT);
             queue.under_way = Some((fastrand::u64(1..), items));
         }
         queue.under_way.clone()

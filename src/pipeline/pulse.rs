@@ -45,13 +45,15 @@ const STRANGERS: usize = 65_536;
 /// Most changes of one bus item.
 const CHANGES: usize = 500;
 
+/// When each user was heard, monotonic ms.
+type HeardAt = HashMap<UserId, u64, foldhash::fast::RandomState>;
+
 /// What is to be said in the next round, and who watches.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     /// Nothing is kept, said or told.
     is_off: bool,
-    /// When each was heard, monotonic ms.
-    heard: Mutex<HashMap<UserId, u64>>,
+    heard: Mutex<HeardAt>,
     farewells: Mutex<Vec<Farewell>>,
     /// Who watches whom here.
     pub(crate) watching: Mutex<Watching>,
@@ -82,15 +84,17 @@ impl Pulse {
     }
 
     /// Some of those who were heard, or all.
-    fn take_heard(&self) -> HashMap<UserId, u64> {
+    fn take_heard(&self) -> HeardAt {
         let mut heard = self.heard.lock();
         if heard.len() <= HEARD {
-            return std::mem::take(&mut *heard);
+            // The next round will have about as many.
+            let next = HeardAt::with_capacity_and_hasher(heard.len(), Default::default());
+            return std::mem::replace(&mut *heard, next);
         }
         // Others each time, so that everybody has his turn.
         let skipped = fastrand::usize(..=heard.len() - HEARD);
         let some = heard.iter().skip(skipped).take(HEARD);
-        let taken: HashMap<UserId, u64> = some.map(|(user, at)| (*user, *at)).collect();
+        let taken: HeardAt = some.map(|(user, at)| (*user, *at)).collect();
         heard.retain(|user, _| !taken.contains_key(user));
         taken
     }
