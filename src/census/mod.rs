@@ -2,7 +2,7 @@
 //! answers for it.
 //!
 //! - [`Census::seen`]: somebody is here. The first time of a day it is an
-//!   entry of the log, written behind, in one batch a second; after that it is
+//!   entry of the log, written behind, once a second; after that it is
 //!   one look into a map. Nothing is done for a heartbeat: who stays over
 //!   midnight is found by one walk through the connections ([`Census::stay`]).
 //! - [`Census::report`]: events, durable when it returns.
@@ -290,7 +290,7 @@ impl Census {
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             second.tick().await;
-            self.recorder.flush(&self.ledger, unix_ms()).await;
+            while self.recorder.flush(&self.ledger, unix_ms()).await && !self.recorder.is_empty() {}
         }
     }
 
