@@ -12,7 +12,7 @@ const MOST: usize = 4_000_000;
 /// What a look at somebody finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visit {
-    /// Not seen before on this day.
+    /// Not seen before on this day, or not where.
     First,
     /// Seen already.
     Again,
@@ -32,10 +32,17 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Whether somebody was seen on this day already.
+    /// Whether somebody was seen on this day already, and, where a place can be
+    /// told now, one is known.
     #[must_use]
-    pub(crate) fn knows(&self, day: Day, person: &Person) -> bool {
-        self.day == Some(day) && self.people.contains_key(&person.number())
+    pub(crate) fn knows(&self, day: Day, person: &Person, is_placed: bool) -> bool {
+        let place = self.people.get(&person.number()).filter(|_| self.day == Some(day));
+        place.is_some_and(|place| !is_placed || self.is_known(*place))
+    }
+
+    fn is_known(&self, place: u32) -> bool {
+        let place = usize::try_from(place).ok().and_then(|place| self.places.get(place));
+        place.is_some_and(|place| !place.is_unknown())
     }
 
     /// A person is here. On a new day everybody is new; where they were is
@@ -51,11 +58,12 @@ impl Seen {
             }
         }
         let number = person.number();
-        if self.people.contains_key(&number) {
-            return Visit::Again;
-        }
-        if self.people.len() >= MOST {
-            return Visit::Full;
+        match self.people.get(&number) {
+            // Where he is is learnt only now.
+            Some(known) if !place.is_unknown() && !self.is_known(*known) => {}
+            Some(_) => return Visit::Again,
+            None if self.people.len() >= MOST => return Visit::Full,
+            None => {}
         }
         let place = self.number(place);
         self.people.insert(number, place);
@@ -149,7 +157,7 @@ mod tests {
         assert_eq!(seen.visit(next, &user(1), &known), Visit::First);
         assert_eq!(seen.visit(day, &user(2), &place), Visit::First, "of the day before");
         assert_eq!((seen.place(&user(1)), seen.place(&user(2))), (place, Place::default()));
-        assert!(seen.knows(next, &user(1)) && !seen.knows(day, &user(1)));
+        assert!(seen.knows(next, &user(1), false) && !seen.knows(day, &user(1), false));
         seen.visit(next, &user(3), &Place::named(None, Some("Berlin")));
         seen.forget_before();
         assert_eq!(seen.place(&user(3)).city, "Berlin");
@@ -175,9 +183,9 @@ mod tests {
         let carried = before.carry(2);
         assert_eq!(carried.len(), 4);
         carried.into_iter().for_each(|(day, place, people)| after.resume(day, &place, people));
-        assert!((1..=6).all(|id| after.knows(day, &user(id))));
+        assert!((1..=6).all(|id| after.knows(day, &user(id), false)));
         assert_eq!((after.place(&user(5)), after.place(&user(6))), (place, Place::default()));
-        assert!(!after.knows(day, &user(7)));
+        assert!(!after.knows(day, &user(7), false));
     }
 
     #[test]
@@ -190,5 +198,18 @@ mod tests {
         // 131072 and a seventh buckets, each with its byte of control.
         let bytes = seen.people.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1);
         assert!(bytes <= 2_300_000, "{bytes}");
+    }
+
+    #[test]
+    fn a_place_that_is_learnt_later_counts() {
+        let mut seen = Seen::default();
+        let day = Day::parse("2026-11-21").unwrap();
+        let there = Place::named(Some("Guangdong"), None);
+        assert_eq!(seen.visit(day, &user(1), &Place::default()), Visit::First);
+        assert!(seen.knows(day, &user(1), false) && !seen.knows(day, &user(1), true));
+        assert_eq!(seen.visit(day, &user(1), &Place::default()), Visit::Again);
+        assert_eq!(seen.visit(day, &user(1), &there), Visit::First);
+        assert!(seen.knows(day, &user(1), true));
+        assert_eq!(seen.visit(day, &user(1), &Place::named(Some("Beijing"), None)), Visit::Again);
     }
 }

@@ -2,7 +2,7 @@
 //! answers for it.
 //!
 //! - [`Census::seen`]: somebody is here. The first time of a day it is an
-//!   entry of the log, written behind, in one batch a second; after that it is
+//!   entry of the log, written behind, once a second; after that it is
 //!   one look into a map. Nothing is done for a heartbeat: who stays over
 //!   midnight is found by one walk through the connections ([`Census::stay`]).
 //! - [`Census::report`]: events, durable when it returns.
@@ -49,6 +49,8 @@ use crate::types::{UserId, monotonic_ms, unix_ms};
 const CROWD: usize = 1_000;
 /// People of one record of a state that is handed over.
 const CARRIED: usize = 100_000;
+/// Entries that wait above which those after midnight wait, too.
+const CROWDED: u64 = 100_000;
 /// Pause between two of these.
 const PACE: Duration = Duration::from_millis(10);
 
@@ -153,11 +155,12 @@ impl Census {
         let Sighting { user, install, client, address, at } = sighting;
         let Some(person) = Person::of(user, install.clone()) else { return };
         let day = self.terms.zone.day(at);
-        if self.seen.lock().knows(day, &person) {
-            return;
-        }
         let named = |key: &str| client.get(key).map(String::as_str);
         let mut place = Place::named(named("province"), named("city"));
+        let is_placed = !place.is_unknown() || self.geo.is_some() && address.is_some();
+        if self.seen.lock().knows(day, &person, is_placed) {
+            return;
+        }
         if place.is_unknown()
             && let (Some(geo), Some(address)) = (&self.geo, address)
         {
@@ -264,10 +267,13 @@ impl Census {
         }
     }
 
-    /// Everybody of today, for the process that takes over.
+    /// Everybody of today, for the process that takes over; not who is not in
+    /// the log yet: that one looks at all who are here.
     #[must_use]
     pub(crate) fn carry(&self) -> Vec<CarriedPeople> {
-        let all = self.seen.lock().carry(CARRIED).into_iter();
+        let mut seen = self.seen.lock();
+        self.recorder.people().iter().for_each(|person| seen.forget(person));
+        let all = seen.carry(CARRIED).into_iter();
         all.map(|(day, Place { province, city }, people)| CarriedPeople {
             day: day.to_string(),
             province,
@@ -290,23 +296,23 @@ impl Census {
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             second.tick().await;
-            self.recorder.flush(&self.ledger, unix_ms()).await;
+            while self.recorder.flush(&self.ledger, unix_ms()).await && !self.recorder.is_empty() {}
         }
     }
 
     /// After each midnight, once everybody who is still here has shown it, he
     /// is counted for the new day.
     async fn keep_days(&self, hub: &Hub) {
-        // A process that takes over shortly after midnight walks once more.
-        let mut walked = self.terms.zone.day(unix_ms().saturating_sub(self.terms.silence));
+        // Whoever was here when this process took over is looked at, too.
+        let mut walked = None;
         let pause = Duration::from_millis(u64::try_from(self.terms.silence / 10).unwrap_or(0))
             .clamp(Duration::from_millis(100), Duration::from_secs(10));
         loop {
             tokio::time::sleep(pause).await;
             let due = self.terms.zone.day(unix_ms().saturating_sub(self.terms.silence));
-            if due != walked {
+            if walked != Some(due) {
                 self.walk(hub, unix_ms()).await;
-                walked = due;
+                walked = Some(due);
             }
         }
     }
@@ -314,6 +320,9 @@ impl Census {
     /// Everybody who is here counts for the day that is `now`.
     async fn walk(&self, hub: &Hub, now: i64) {
         for crowd in hub.all().chunks(CROWD) {
+            while self.recorder.waiting() > CROWDED {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
             crowd.iter().for_each(|peer| self.stay(peer, now));
             tokio::time::sleep(PACE).await;
         }

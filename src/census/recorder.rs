@@ -7,15 +7,17 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::analytics::Item;
+use crate::analytics::{Item, Person};
 use crate::store::StoreError;
 use crate::store::ledger::{Batch, Ledger};
 use crate::telemetry::metrics;
 
 /// Most entries that wait: as many people as come while the store is away.
 const MOST: usize = 200_000;
-/// Entries of one batch.
-const BATCH: usize = 10_000;
+/// Entries of one batch: the way to Redis keeps room for the largest.
+const BATCH: usize = 1_000;
+/// Room in the queue that is kept.
+const KEPT: usize = 1_000;
 
 /// See above.
 #[derive(Debug)]
@@ -61,6 +63,13 @@ impl Recorder {
         u64::try_from(queue.waiting.len() + under_way).unwrap_or(u64::MAX)
     }
 
+    /// Whose entries wait.
+    pub(super) fn people(&self) -> Vec<Person> {
+        let queue = self.queue.lock();
+        let under_way = queue.under_way.iter().flat_map(|(_, items)| items.iter());
+        queue.waiting.iter().chain(under_way).filter_map(|item| item.entry.person()).collect()
+    }
+
     /// Writes one batch; whether it is in the log now, or there is none.
     pub(super) async fn flush(&self, ledger: &Ledger, now: i64) -> bool {
         let Ok(_writing) = self.writing.acquire().await else { return false };
@@ -99,6 +108,8 @@ impl Recorder {
         if queue.under_way.is_none() && !queue.waiting.is_empty() {
             let count = queue.waiting.len().min(BATCH);
             let items: Arc<[Item]> = queue.waiting.drain(..count).collect();
+            // What a wave of people took is not kept for the next one.
+            queue.waiting.shrink_to(KEPT);
             queue.under_way = Some((fastrand::u64(1..), items));
         }
         queue.under_way.clone()

@@ -45,13 +45,15 @@ const STRANGERS: usize = 65_536;
 /// Most changes of one bus item.
 const CHANGES: usize = 500;
 
+/// When each user was heard, monotonic ms.
+type HeardAt = HashMap<UserId, u64, foldhash::fast::RandomState>;
+
 /// What is to be said in the next round, and who watches.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     /// Nothing is kept, said or told.
     is_off: bool,
-    /// When each was heard, monotonic ms.
-    heard: Mutex<HashMap<UserId, u64>>,
+    heard: Mutex<HeardAt>,
     farewells: Mutex<Vec<Farewell>>,
     /// Who watches whom here.
     pub(crate) watching: Mutex<Watching>,
@@ -82,15 +84,17 @@ impl Pulse {
     }
 
     /// Some of those who were heard, or all.
-    fn take_heard(&self) -> HashMap<UserId, u64> {
+    fn take_heard(&self) -> HeardAt {
         let mut heard = self.heard.lock();
         if heard.len() <= HEARD {
-            return std::mem::take(&mut *heard);
+            // The next round will have about as many.
+            let next = HeardAt::with_capacity_and_hasher(heard.len(), Default::default());
+            return std::mem::replace(&mut *heard, next);
         }
         // Others each time, so that everybody has his turn.
         let skipped = fastrand::usize(..=heard.len() - HEARD);
         let some = heard.iter().skip(skipped).take(HEARD);
-        let taken: HashMap<UserId, u64> = some.map(|(user, at)| (*user, *at)).collect();
+        let taken: HeardAt = some.map(|(user, at)| (*user, *at)).collect();
         heard.retain(|user, _| !taken.contains_key(user));
         taken
     }
@@ -215,7 +219,11 @@ impl Ports {
     /// One round.
     pub(super) async fn beat(&self) {
         let pulse = &self.pulse;
-        let (heard, farewells) = (pulse.take_heard(), std::mem::take(&mut *pulse.farewells.lock()));
+        let (mut heard, farewells) = (pulse.take_heard(), std::mem::take(&mut *pulse.farewells.lock()));
+        // Of an outage of Redis: it says nothing of who is here now.
+        let window_ms = u64::try_from(self.presence_config.window.as_millis()).unwrap_or(u64::MAX);
+        let begun = monotonic_ms();
+        heard.retain(|_, at| begun.saturating_sub(*at) < window_ms);
         let urgent = pulse.doubts.load(Ordering::Acquire);
         let (watching, look, is_all) = {
             let watches = &mut pulse.watching.lock().watches;

@@ -108,6 +108,10 @@ impl Online {
             // From before the farewell.
             return None;
         }
+        if !self.users.contains_key(&user) && at <= now / 1_000 - self.rules.window_ms {
+            // Somebody was here once: no more is known by that.
+            return None;
+        }
         self.stay(user);
         self.set_left(user, None);
         match self.users.get(&user).copied() {

@@ -71,8 +71,10 @@ impl RedisPresence {
         let call = Call::new(&PRESENCE, &self.keys).arg(window_ms).arg(grace_ms).arg(hold_ms).arg(MOST_GONE);
         let life = u64::try_from(WATCHING.as_millis()).unwrap_or(u64::MAX);
         let call = call.arg(gateway).arg(life).arg(heard.len());
-        let call = heard.iter().fold(call, |call, heard| call.arg(heard.user.get()).arg(heard.age_ms));
-        farewells.iter().fold(call, |call, left| call.arg(left.user.get()).arg(left.at)).into()
+        let heard = heard.iter().flat_map(|heard| [heard.user.get(), heard.age_ms]);
+        let left = farewells.iter().flat_map(|left| [left.user.get(), left.at]);
+        // All at once: a call that is handed on for each is a copy for each.
+        call.arg(heard.chain(left).collect::<Vec<i64>>()).into()
     }
 
     pub(super) async fn look(&self, users: &[UserId]) -> Result<Look, PresenceError> {
@@ -82,7 +84,8 @@ impl RedisPresence {
 
     fn look_at(&self, users: &[UserId]) -> Cmd {
         let keys = self.keys.get(..4).unwrap_or_default();
-        users.iter().fold(Call::new(&PRESENCE_LOOK, keys), |call, user| call.arg(user.get())).into()
+        let users: Vec<i64> = users.iter().map(|user| user.get()).collect();
+        Call::new(&PRESENCE_LOOK, keys).arg(users).into()
     }
 
     pub(super) async fn heard_since(&self, from: i64) -> Result<u64, PresenceError> {
@@ -114,9 +117,12 @@ fn parse_found(user: UserId, parts: &[String], last: u64) -> Found {
     let left: Option<i64> = part(2).parse().ok();
     match heard {
         Some(heard) => {
-            let version = part(1).parse().unwrap_or(last);
             let last_seen = left.unwrap_or(heard);
-            Found { user, online: true, since: since(version), last_seen, version }
+            match part(1).parse() {
+                Ok(version) => Found { user, online: true, since: since(version), last_seen, version },
+                // Said to be online by somebody else, who has no version.
+                Err(_) => Found { user, online: true, since: heard, last_seen, version: 1 },
+            }
         }
         None => Found::gone(user, left.unwrap_or(0), last),
     }

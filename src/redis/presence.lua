@@ -35,8 +35,9 @@ if count > 0 then
   for i = 1, count do
     local user, at = users[i], now - tonumber(ARGV[7 + 2 * i])
     local left = lefts[i] and tonumber(lefts[i])
-    -- Else it is from before the farewell.
-    if not left or at > left then
+    -- Else it is from before the farewell, or says no more than that somebody
+    -- was here once.
+    if (not left or at > left) and (scores[i] or at > now - window) then
       if left then back[#back + 1] = user end
       if not scores[i] then
         change(user, '1')

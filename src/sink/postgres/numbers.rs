@@ -1,6 +1,7 @@
 //! The daily and the online numbers, as far as they have changed.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,10 +11,10 @@ use crate::analytics::{By, Daily, Day};
 use crate::types::unix_ms;
 
 /// How often numbers are looked at.
-const EVERY: std::time::Duration = std::time::Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(10);
 /// Days that may still change, and how many are looked at first: as many as
 /// are kept.
-const RECENT: i64 = 9;
+const RECENT: i64 = 40;
 const ALL: i64 = 400;
 /// Days asked for at once.
 const CHUNK: usize = 16;
@@ -46,6 +47,7 @@ impl Numbers {
         if self.looked.is_some_and(|at| at.elapsed() < EVERY) {
             return Ok(());
         }
+        self.add_samples(sink, session).await?;
         let today = sink.zone.day(unix_ms());
         let back = if self.looked.is_some() { RECENT } else { ALL };
         let days: Vec<Day> = (1 - back..=0).map(|n| today.plus(n)).collect();
@@ -54,7 +56,10 @@ impl Numbers {
             let cities = sink.ledger.days(days, Some(By::City)).await?;
             for (day, daily) in days.iter().zip(provinces.into_iter().zip(cities)) {
                 let daily: [Daily; 2] = daily.into();
-                if daily.iter().all(|daily| daily.total == 0) || self.days.get(day) == Some(&daily) {
+                // Nobody came, and nobody was said to have come.
+                let is_new = !self.days.contains_key(day);
+                let is_empty = is_new && daily.iter().all(|daily| daily.total == 0 && daily.version == 0);
+                if is_empty || self.days.get(day) == Some(&daily) {
                     continue;
                 }
                 session.set_day(sink.source(), *day, &daily).await?;
@@ -62,7 +67,6 @@ impl Numbers {
             }
         }
         self.days.retain(|day, _| day.until(today) < ALL);
-        self.add_samples(sink, session).await?;
         self.looked = Some(Instant::now());
         Ok(())
     }
@@ -110,7 +114,7 @@ impl Session {
                 grouping.push(name);
                 place.push(match name {
                     "province" => at.province.clone(),
-                    _ => format!("{}/{}", at.province, at.city),
+                    _ => format!("{}/{}", escaped(&at.province), escaped(&at.city)),
                 });
                 users.push(count.cast_signed());
             }
@@ -123,5 +127,23 @@ impl Session {
         timely(work.execute(SET_DAY, &[&source, &day, &is_estimated, &version, &grouping, &place, &users]))
             .await?;
         timely(work.commit()).await
+    }
+}
+
+/// A province may be named with a `/`, and is told from its city all the same.
+fn escaped(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_places_have_one_name() {
+        let name = |province: &str, city: &str| format!("{}/{}", escaped(province), escaped(city));
+        assert_eq!(name("Guangdong", "Shenzhen"), "Guangdong/Shenzhen");
+        assert_ne!(name("a/b", "c"), name("a", "b/c"));
+        assert_ne!(name("a%2Fb", "c"), name("a/b", "c"));
     }
 }

@@ -100,6 +100,7 @@ impl Scenario for Idle {
         self.hold(stage, &mut swarm, &mut round, self.hold)?;
         let held = stage.side.processes.sample();
         let cost = held.since(&full.0);
+        round.add("bytesPerConnectionHeld", each(held.memory.saturating_sub(empty.0.memory)));
         round.add("idleCores", cost.cores());
         round.add("idleCpuUsPerConnectionAndSecond", cost.cores() * 1e6 / f64::from(self.connections));
         round.add("idleSwitchesPerSecond", float(cost.switches) / self.hold.max(0.001));

@@ -54,6 +54,19 @@ struct Kept {
 }
 
 impl Kept {
+    /// What is no place's.
+    const OF_ALL: [&str; 3] = ["version", "total", "estimated"];
+
+    /// What [`RedisLedger::kept_of`] asked for.
+    fn read(reply: RedisResult<Value>, by: Option<By>) -> Result<Self, StoreError> {
+        if by.is_some() {
+            return Ok(Self { fields: parse(reply)? });
+        }
+        let values: Vec<Option<String>> = parse(reply)?;
+        let there = |(field, value): (&str, Option<String>)| Some((field.to_owned(), value?));
+        Ok(Self { fields: Self::OF_ALL.into_iter().zip(values).filter_map(there).collect() })
+    }
+
     fn number(&self, field: &str) -> u64 {
         self.fields.get(field).and_then(|text| text.parse().ok()).unwrap_or(0)
     }
@@ -162,18 +175,26 @@ impl RedisLedger {
         })
     }
 
+    /// Asks for what is kept of a day: there may be many places.
+    fn kept_of(&self, day: Day, by: Option<By>) -> redis::Cmd {
+        let mut kept = redis::cmd(if by.is_some() { "HGETALL" } else { "HMGET" });
+        kept.arg(self.of_day(day, ""));
+        if by.is_none() {
+            kept.arg(&Kept::OF_ALL);
+        }
+        kept
+    }
+
     pub(crate) async fn days(&self, days: &[Day], by: Option<By>) -> Result<Vec<Daily>, StoreError> {
         let mut commands = Vec::with_capacity(days.len() * 2);
         for day in days {
-            let mut kept = redis::cmd("HGETALL");
-            kept.arg(self.of_day(*day, ""));
-            commands.extend([kept, self.number_of(&self.people(*day, None, ""))]);
+            commands.extend([self.kept_of(*day, by), self.number_of(&self.people(*day, None, ""))]);
         }
         let mut replies = self.ask(commands).await?.into_iter();
         let mut next = || replies.next().ok_or(StoreError::Unavailable);
         let mut all = Vec::with_capacity(days.len());
         for day in days {
-            let kept = Kept { fields: parse(next()?)? };
+            let kept = Kept::read(next()?, by)?;
             let total: u64 = parse(next()?)?;
             let is_closed = kept.is_closed();
             let is_estimated = match is_closed {

@@ -117,7 +117,11 @@ impl RedisLedger {
         let mut removed = 0;
         if oldest <= before {
             // Said first: what may be gone is not taken for whole.
-            self.set_position("trimmed", before).await?;
+            let mut newest = redis::cmd("XREVRANGE");
+            newest.arg(&stream).arg(before.ms).arg("-").arg("COUNT").arg(1);
+            let rows: Vec<(String, Value)> = self.one(newest).await?;
+            let gone = rows.first().and_then(|(id, _)| Position::parse(id)).unwrap_or(oldest);
+            self.set_position("trimmed", gone).await?;
             let mut trim = redis::cmd("XTRIM");
             trim.arg(&stream).arg("MINID").arg(before.ms.saturating_add(1));
             removed += self.one::<u64>(trim).await?;
