@@ -14,7 +14,7 @@ use crate::telemetry::metrics;
 
 /// Most entries that wait: as many people as come while the store is away.
 const MOST: usize = 200_000;
-/// Entries of one batch: the way to Redis keeps room for the largest.
+/// Entries of one batch.
 const BATCH: usize = 1_000;
 /// Room in the queue that is kept.
 const KEPT: usize = 1_000;
