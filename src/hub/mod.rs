@@ -17,6 +17,7 @@ mod carry;
 mod copies;
 mod freeze;
 mod gap;
+mod hints;
 mod outbox;
 mod peer;
 mod registry;
