@@ -257,6 +257,7 @@ mod tests {
     use super::super::outbox::Class;
     use super::*;
     use crate::telemetry::FrameKind;
+    use crate::types::CloseReason;
 
     const LIMITS: OutboxLimits = OutboxLimits { bytes: 1_000, frames: 8 };
 
