@@ -19,6 +19,10 @@ use super::HandoverError;
 use crate::wire::pb::handover_message::Message;
 use crate::wire::pb::{HandoverMessage, HandoverRefusal};
 
+/// Messages looked through for why the other process has ended, and the wait
+/// for each.
+const LAST_WORDS: usize = 3;
+const LAST_WORD: Duration = Duration::from_millis(100);
 /// Most descriptors of one message; the kernel takes 253.
 pub(super) const MOST_DESCRIPTORS: usize = 250;
 /// Longest message, bytes; the kernel takes three times as much.
@@ -76,14 +80,41 @@ impl Channel {
         });
         match timeout(limit, send).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(lost(error)),
+            Ok(Err(error)) => Err(self.last_word(lost(error)).await),
             Err(_) => Err(HandoverError::Deadline("the control socket is not read")),
         }
+    }
+
+    /// Why the other process has ended, where it has said so; else `gone`.
+    async fn last_word(&self, gone: HandoverError) -> HandoverError {
+        if !matches!(gone, HandoverError::Gone) {
+            return gone;
+        }
+        // The reset comes before what was said.
+        for _ in 0..LAST_WORDS {
+            match self.next("its last word", LAST_WORD).await {
+                Err(refused @ HandoverError::Refused(_)) => return refused,
+                Err(HandoverError::Deadline(_)) => break,
+                _ => {}
+            }
+        }
+        gone
     }
 
     /// The next message within `limit`; `step` says what was waited for. A
     /// refusal is an error.
     pub(super) async fn receive(
+        &self,
+        step: &'static str,
+        limit: Duration,
+    ) -> Result<(Message, Vec<OwnedFd>), HandoverError> {
+        match self.next(step, limit).await {
+            Err(gone @ HandoverError::Gone) => Err(self.last_word(gone).await),
+            received => received,
+        }
+    }
+
+    async fn next(
         &self,
         step: &'static str,
         limit: Duration,

@@ -12,6 +12,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use crc32fast::Hasher;
 use prost::Message;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::io::Errno;
 
 use super::HandoverError;
 use crate::wire::pb::HandoverRecord;
@@ -167,7 +168,13 @@ impl Writer<BufWriter<File>> {
     pub(super) fn seal(self) -> std::io::Result<(OwnedFd, Summary)> {
         let (out, summary) = self.finish()?;
         let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+        let sized = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        // Somebody in the kernel may hold a page for a moment; nobody here has
+        // it mapped, and then the other seal says as much.
+        match fcntl_add_seals(&file, sized | SealFlags::WRITE) {
+            Err(Errno::BUSY) => fcntl_add_seals(&file, sized | SealFlags::FUTURE_WRITE)?,
+            sealed => sealed?,
+        }
         Ok((file.into(), summary))
     }
 }
@@ -180,7 +187,8 @@ pub(super) fn read(
     mut take: impl FnMut(Record) -> Result<(), HandoverError>,
 ) -> Result<(), HandoverError> {
     let seals = fcntl_get_seals(file.as_fd()).map_err(HandoverError::io("state"))?;
-    if !seals.contains(SealFlags::WRITE | SealFlags::SHRINK) {
+    let is_fixed = seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE);
+    if !is_fixed || !seals.contains(SealFlags::SHRINK) {
         return Err(HandoverError::State("it could still be changed".to_owned()));
     }
     let mut file = File::from(file);

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -30,6 +30,15 @@ async fn one_at_a_time() {
     assert_eq!(gateway.http().get("/readyz").await.status, 200);
 }
 
+/// A program that takes its time, so that it is seen.
+fn slow(dir: &Path) -> PathBuf {
+    let path = dir.join("slow");
+    let script = format!("#!/bin/sh\nsleep 2\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_tidegate"));
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
 /// The process that was started by this one.
 fn child_of(pid: u32) -> Option<u32> {
     let parent = |stat: &str| -> Option<u32> { stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok() };
@@ -49,7 +58,9 @@ async fn a_new_process_that_is_stopped_is_given_up() {
     let talkers = talkers(&gateway, 20, Duration::from_millis(20)).await;
     everybody_goes_on(&talkers, 2).await;
     let http = gateway.http().patient();
-    let asked = tokio::spawn(async move { http.post("/v1/upgrade", &json!({})).await });
+    let dir = tempfile::tempdir().unwrap();
+    let slow = slow(dir.path());
+    let asked = tokio::spawn(async move { http.post("/v1/upgrade", &json!({ "binary": slow })).await });
     let child = eventually("a new process", secs(30), || async { child_of(gateway.process_id()) }).await;
     kill(Pid::from_raw(child.cast_signed()), Signal::SIGSTOP).unwrap();
     let reply = asked.await.unwrap();
@@ -63,7 +74,9 @@ async fn a_new_process_that_is_stopped_is_given_up() {
 async fn an_old_process_that_dies_before_the_commit_takes_the_new_one_along() {
     let mut gateway = Gateway::start(patient(Options::new())).await;
     let http = gateway.http().patient();
-    let asked = tokio::spawn(async move { http.try_post("/v1/upgrade", &json!({})).await });
+    let dir = tempfile::tempdir().unwrap();
+    let slow = slow(dir.path());
+    let asked = tokio::spawn(async move { http.try_post("/v1/upgrade", &json!({ "binary": slow })).await });
     let child = eventually("a new process", secs(30), || async { child_of(gateway.process_id()) }).await;
     gateway.kill();
     assert_eq!(asked.await.unwrap(), None::<Value>);
@@ -114,7 +127,9 @@ async fn an_old_process_that_is_stopped_for_a_while_goes_on() {
     let talkers = talkers(&gateway, 20, Duration::from_millis(20)).await;
     everybody_goes_on(&talkers, 2).await;
     let http = gateway.http().patient();
-    let asked = tokio::spawn(async move { http.post("/v1/upgrade", &json!({})).await });
+    let dir = tempfile::tempdir().unwrap();
+    let slow = slow(dir.path());
+    let asked = tokio::spawn(async move { http.post("/v1/upgrade", &json!({ "binary": slow })).await });
     eventually("a new process", secs(30), || async { child_of(gateway.process_id()) }).await;
     gateway.signal(Signal::SIGSTOP);
     tokio::time::sleep(Duration::from_secs(2)).await;
