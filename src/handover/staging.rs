@@ -162,10 +162,12 @@ impl Staged {
         let ports = context.pipeline.ports();
         let Self { connections, peers, gateway, counters, unfinished, .. } = self;
         let moved = u64::try_from(connections.len()).unwrap_or(u64::MAX);
+        // First: what a connection says is numbered behind what the other
+        // process said.
+        ports.bus.resume(standing(&gateway)).await;
         for connection in connections {
             tokio::spawn(connection);
         }
-        ports.bus.resume(standing(&gateway)).await;
         ports.pulse.go_on();
         for HandoverCounter { name, labels, value } in counters {
             let labels: Vec<_> = labels.into_iter().map(|label| (label.name, label.value)).collect();
