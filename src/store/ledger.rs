@@ -130,7 +130,7 @@ impl Ledger {
     }
 
     /// The last position that was given; none = the least of all.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for sinks elsewhere"))]
+    #[cfg(test)]
     pub(crate) async fn end(&self) -> Result<Position, StoreError> {
         on!(self, ledger => ledger.log_end().await)
     }
@@ -147,13 +147,13 @@ impl Ledger {
     }
 
     /// How far a sink has copied the log.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for sinks elsewhere"))]
+    #[cfg_attr(not(any(test, feature = "postgres")), allow(dead_code, reason = "for sinks"))]
     pub(crate) async fn sunk(&self, sink: &str) -> Result<Position, StoreError> {
         on!(self, ledger => ledger.sunk(sink).await)
     }
 
     /// Remembers how far a sink has copied it. Never goes back.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for sinks elsewhere"))]
+    #[cfg_attr(not(any(test, feature = "postgres")), allow(dead_code, reason = "for sinks"))]
     pub(crate) async fn set_sunk(&self, sink: &str, at: Position) -> Result<(), StoreError> {
         on!(self, ledger => ledger.set_sunk(sink, at).await)
     }

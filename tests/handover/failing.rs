@@ -13,9 +13,18 @@ use crate::patient;
 
 /// A program that runs `impostor.py` with this plan.
 pub(crate) fn impostor(dir: &Path, plan: &str) -> PathBuf {
-    let path = dir.join(plan.replace(':', "-"));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/handover/impostor.py");
-    fs::write(&path, format!("#!/bin/sh\nexec python3 {script} {plan} \"$@\"\n")).unwrap();
+    let impostor = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/handover/impostor.py");
+    script(dir, &plan.replace(':', "-"), &format!("exec python3 {impostor} {plan} \"$@\""))
+}
+
+/// A program that does something of its own, and then is the gateway's.
+pub(crate) fn wrapped(dir: &Path, name: &str, first: &str) -> PathBuf {
+    script(dir, name, &format!("{first}\nexec {} \"$@\"", env!("CARGO_BIN_EXE_tidegate")))
+}
+
+fn script(dir: &Path, name: &str, body: &str) -> PathBuf {
+    let path = dir.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
@@ -104,13 +113,7 @@ async fn a_program_that_cannot_be_used_is_found_out_before_anything_changes() {
     assert!(said.contains("serve --check"), "{said}");
     let relative = gateway.http().post("/v1/upgrade", &json!({ "binary": "tidegate" })).await;
     assert_eq!(relative.status, 400, "{}", relative.text());
-    let path = dir.path().join("invalid");
-    fs::write(
-        &path,
-        format!("#!/bin/sh\nTIDEGATE_WORKERS=0 exec {} \"$@\"\n", env!("CARGO_BIN_EXE_tidegate")),
-    )
-    .unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = wrapped(dir.path(), "invalid", "export TIDEGATE_WORKERS=0");
     let said = refused(&gateway, &path).await;
     assert!(said.contains("TIDEGATE_WORKERS"), "{said}");
     assert_eq!(gateway.http().get("/readyz").await.status, 200);
@@ -120,13 +123,7 @@ async fn a_program_that_cannot_be_used_is_found_out_before_anything_changes() {
 async fn a_new_process_that_will_not_have_everything_gives_the_store_back() {
     let gateway = Gateway::start(patient(Options::new())).await;
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("narrow");
-    let script = format!(
-        "#!/bin/sh\nTIDEGATE_LIMITS_MAX_CONNECTIONS=5 exec {} \"$@\"\n",
-        env!("CARGO_BIN_EXE_tidegate")
-    );
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = wrapped(dir.path(), "narrow", "export TIDEGATE_LIMITS_MAX_CONNECTIONS=5");
     let talkers = talkers(&gateway, 20, Duration::from_millis(20)).await;
     for _ in 0..3 {
         everybody_goes_on(&talkers, 2).await;

@@ -2,7 +2,6 @@
 //! the commit.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::common::{Gateway, Options, eventually, secs};
-use crate::failing::refused;
+use crate::failing::{refused, wrapped};
 use crate::moving::{everybody_goes_on, settle, talkers};
 use crate::patient;
 
@@ -32,11 +31,7 @@ async fn one_at_a_time() {
 
 /// A program that takes its time, so that it is seen.
 fn slow(dir: &Path) -> PathBuf {
-    let path = dir.join("slow");
-    let script = format!("#!/bin/sh\nsleep 2\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_tidegate"));
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    wrapped(dir, "slow", "sleep 2")
 }
 
 /// The process that was started by this one.
@@ -110,10 +105,7 @@ async fn a_new_process_with_too_few_descriptors_is_given_up() {
     let gateway = Gateway::start(patient(Options::new())).await;
     let talkers = talkers(&gateway, 100, Duration::from_millis(40)).await;
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("short");
-    let script = format!("#!/bin/sh\nulimit -n 60\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_tidegate"));
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = wrapped(dir.path(), "short", "ulimit -n 60");
     everybody_goes_on(&talkers, 2).await;
     let said = refused(&gateway, &path).await;
     assert!(said.contains("descriptor"), "{said}");

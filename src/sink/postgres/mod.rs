@@ -140,31 +140,41 @@ impl Postgres {
         info!("copying to PostgreSQL");
         *progress = true;
         let mut numbers = Numbers::default();
+        // Nobody else moves it while the lock is held.
+        let mut after = session.position(self.source()).await?;
         let mut told = Position::default();
         loop {
-            let has_more = self.copy_page(&mut session, &mut told).await?;
+            let has_more = self.copy_page(&mut session, &mut after, &mut told).await?;
             numbers.copy(self, &mut session).await?;
-            self.tell_lag().await;
-            if !has_more {
+            if has_more {
+                self.tell_lag().await;
+            } else {
+                self.metrics.lag.set(0.0);
                 sleep(PAUSE).await;
             }
         }
     }
 
-    /// One page of the log; whether there is more. `told` = the last gap.
-    async fn copy_page(&self, session: &mut Session, told: &mut Position) -> Result<bool, SinkError> {
-        let after = session.position(self.source()).await?;
+    /// One page of the log behind `after`, which moves; whether there is more.
+    /// `told` = the last gap.
+    async fn copy_page(
+        &self,
+        session: &mut Session,
+        after: &mut Position,
+        told: &mut Position,
+    ) -> Result<bool, SinkError> {
         let trimmed = self.ledger.trimmed().await?;
-        if Position::default() < after && after < trimmed && std::mem::replace(told, trimmed) != trimmed {
+        if Position::default() < *after && *after < trimmed && std::mem::replace(told, trimmed) != trimmed {
             self.metrics.gaps.increment(1);
             error!(from = %after, to = %trimmed, "entries left the log before they were copied to PostgreSQL");
         }
-        let page = self.ledger.read(after, log::PAGE).await?;
+        let page = self.ledger.read(*after, log::PAGE).await?;
         let Some((last, _)) = page.entries.last() else { return Ok(false) };
         let last = *last;
         let apart = session.append(self.source(), &page.entries, last).await?;
         self.metrics.set_apart.increment(apart);
         self.metrics.copied.increment(u64::try_from(page.entries.len()).unwrap_or(u64::MAX));
+        *after = last;
         self.ledger.set_sunk(NAME, last).await?;
         Ok(page.has_more)
     }

@@ -93,6 +93,7 @@ impl RedisLedger {
         Ok(LogPage { entries: rows.into_iter().map(read).collect::<Result<_, StoreError>>()?, has_more })
     }
 
+    #[cfg(test)]
     pub(crate) async fn log_end(&self) -> Result<Position, StoreError> {
         let mut last = redis::cmd("XREVRANGE");
         last.arg(self.keys.census(".events")).arg("+").arg("-").arg("COUNT").arg(1);
