@@ -10,13 +10,16 @@
 use std::io::{self, IoSlice};
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 use tokio::net::TcpStream;
 
 use super::copies::Offered;
 use super::gap::Held;
 use super::outbox::{Frame, Outbox, OutboxLimits, State, wake};
 use super::peer::Peer;
+use crate::message::{Place, Stride};
 use crate::telemetry::{FrameKind, metrics};
+use crate::types::ConversationId;
 
 /// Most messages of one run.
 pub(crate) const MAX_RUN: usize = 32;
@@ -27,6 +30,8 @@ pub(crate) struct Run {
     messages: Vec<Held>,
     /// Of their conversation.
     key: u64,
+    /// Where they follow one another.
+    stride: Option<Stride>,
     /// All of them, for the many who get all of them: one buffer costs the
     /// kernel half of what eight cost it.
     joined: Bytes,
@@ -42,7 +47,15 @@ impl Run {
         };
         let key = messages.first().and_then(|held| held.frame.mark.as_ref());
         let key = key.map_or(0, |mark| mark.conversation.key());
-        Self { messages, key, joined }
+        let stride = stride(&messages);
+        Self { messages, key, stride, joined }
+    }
+
+    /// All of them as one step in their conversation, for whoever sees what
+    /// has a larger seq than `since`.
+    fn stride(&self, since: i64) -> Option<(&ConversationId, &Stride)> {
+        let first = self.messages.first()?.frame.mark.as_ref().filter(|mark| mark.seq > since)?;
+        Some((&first.conversation, self.stride.as_ref()?))
     }
 
     /// Them.
@@ -50,6 +63,16 @@ impl Run {
     pub(crate) fn messages(&self) -> &[Held] {
         &self.messages
     }
+}
+
+/// All of them as one step, if they follow one another.
+fn stride(messages: &[Held]) -> Option<Stride> {
+    let marks = || messages.iter().filter_map(|held| held.frame.mark.as_ref());
+    let (first, last) = (marks().next()?, marks().next_back()?);
+    let follow =
+        marks().zip(marks().skip(1)).all(|(one, next)| next.epoch == one.epoch && next.seq == one.seq + 1);
+    let before = Place { seq: first.seq - 1, ..Place::behind(first) };
+    Stride::new(&before, &Place::behind(last)).filter(|_| follow)
 }
 
 /// What became of a run, at all the connections it was offered to.
@@ -142,6 +165,10 @@ impl Outbox {
             fanned.gone += u64::try_from(gone).unwrap_or(u64::MAX);
             return;
         }
+        if !run.messages.iter().any(&own) && state.stride(run, since) {
+            let left = state.write(|socket| socket.try_write(&run.joined));
+            return hand_over(state, run.messages.iter(), left, limits, fanned);
+        }
         let mut fresh = [None; MAX_RUN];
         let (mut count, mut asked) = (0, false);
         for (index, held) in run.messages.iter().enumerate().filter(|(_, held)| visible(held)) {
@@ -165,38 +192,48 @@ impl Outbox {
             }
             return;
         }
-        let fresh = || fresh.iter().take(count).flatten();
-        fanned.taken += u64::try_from(count).unwrap_or(u64::MAX);
-        let mut left = if count == run.messages.len() {
-            state.write(|socket| socket.try_write(&run.joined))
+        let fresh = fresh.iter().take(count).flatten().copied();
+        let mut slices = [IoSlice::new(&[]); MAX_RUN];
+        for (slice, held) in slices.iter_mut().zip(fresh.clone()) {
+            *slice = IoSlice::new(&held.frame.bytes);
+        }
+        let slices = slices.get(..count).unwrap_or_default();
+        let left = state.write(|socket| socket.try_write_vectored(slices));
+        hand_over(state, fresh, left, limits, fanned);
+    }
+}
+
+/// Queues what is left of these after as many bytes have left, and wakes the
+/// connection for it.
+fn hand_over<'a>(
+    mut state: MutexGuard<'_, State>,
+    fresh: impl Iterator<Item = &'a Held>,
+    mut left: usize,
+    limits: OutboxLimits,
+    fanned: &mut Fanned,
+) {
+    fanned.bytes += left;
+    let (mut count, mut written) = (0, 0);
+    for held in fresh {
+        count += 1;
+        let size = held.frame.bytes.len();
+        if left >= size {
+            left -= size;
+            written += 1;
+        } else if left > 0 {
+            // What has left in part leaves whole.
+            state.enqueue(held.frame.clone());
+            state.offset = u32::try_from(std::mem::take(&mut left)).unwrap_or(u32::MAX);
+            fanned.queued += 1;
         } else {
-            let mut slices = [IoSlice::new(&[]); MAX_RUN];
-            for (slice, held) in slices.iter_mut().zip(fresh()) {
-                *slice = IoSlice::new(&held.frame.bytes);
-            }
-            state.write(|socket| socket.try_write_vectored(slices.get(..count).unwrap_or_default()))
-        };
-        fanned.bytes += left;
-        let mut written = 0;
-        for held in fresh() {
-            let size = held.frame.bytes.len();
-            if left >= size {
-                left -= size;
-                written += 1;
-            } else if left > 0 {
-                // What has left in part leaves whole.
-                state.enqueue(held.frame.clone());
-                state.offset = u32::try_from(std::mem::take(&mut left)).unwrap_or(u32::MAX);
-                fanned.queued += 1;
-            } else {
-                state.queue_next(&held.frame, limits);
-            }
+            state.queue_next(&held.frame, limits);
         }
-        fanned.written += written;
-        fanned.batched += if written > 1 { written } else { 0 };
-        if asked || written < u64::try_from(count).unwrap_or(u64::MAX) {
-            wake(state);
-        }
+    }
+    fanned.taken += count;
+    fanned.written += written;
+    fanned.batched += if written > 1 { written } else { 0 };
+    if written < count {
+        wake(state);
     }
 }
 
@@ -214,6 +251,12 @@ impl State {
         }
     }
 
+    /// Takes a run as a whole, if it is what comes next; returns whether.
+    fn stride(&mut self, run: &Run, since: i64) -> bool {
+        let stride = run.stride(since).filter(|_| !self.opening);
+        stride.is_some_and(|(conversation, stride)| self.places.stride(conversation, stride))
+    }
+
     /// Writes by itself, if nothing is queued; returns how many bytes left. An
     /// error is found by the connection's task.
     fn write(&self, write: impl FnOnce(&TcpStream) -> io::Result<usize>) -> usize {
@@ -223,111 +266,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::net::{TcpListener, TcpStream as StdStream};
-    use std::sync::Arc;
-    use std::task::Waker;
-
-    use socket2::SockRef;
-
-    use super::super::Start;
-    use super::*;
-    use crate::hub::{Class, Frame};
-    use crate::message::Mark;
-    use crate::types::ConversationId;
-
-    const LIMITS: OutboxLimits = OutboxLimits { bytes: 1 << 20, frames: 100 };
-
-    fn message(seq: i64, size: usize) -> Held {
-        let conversation = ConversationId::parse("g:team").unwrap();
-        let mark = Arc::new(Mark { conversation, epoch: 7, seq, id: seq });
-        let byte = u8::try_from(seq).unwrap();
-        Held { frame: Frame::copy(vec![byte; size].into(), mark), except: None, mver: 0 }
-    }
-
-    fn run(seqs: std::ops::RangeInclusive<i64>, size: usize) -> Run {
-        Run::new(seqs.map(|seq| message(seq, size)).collect())
-    }
-
-    fn outbox() -> Outbox {
-        let outbox = Outbox::opening();
-        outbox.open(Vec::new(), Start::default(), LIMITS);
-        assert!(outbox.enter(&ConversationId::parse("g:team").unwrap(), 7, 0, 0));
-        outbox
-    }
-
-    fn offer(outbox: &Outbox, run: &Run, limits: OutboxLimits) -> Fanned {
-        let mut fanned = Fanned::default();
-        outbox.offer_run(run, 0, |_| false, limits, &mut fanned);
-        fanned
-    }
-
-    async fn sockets() -> (Arc<TcpStream>, StdStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        SockRef::from(&server).set_send_buffer_size(8 * 1024).unwrap();
-        server.set_nonblocking(true).unwrap();
-        let server = TcpStream::from_std(server).unwrap();
-        server.writable().await.unwrap();
-        (Arc::new(server), client)
-    }
-
-    #[tokio::test]
-    async fn what_nobody_waits_before_goes_straight_to_the_socket() {
-        let (server, mut client) = sockets().await;
-        let outbox = outbox();
-        outbox.attach(server);
-        let fanned = offer(&outbox, &run(1..=3, 100), LIMITS);
-        assert_eq!((fanned.taken, fanned.written, fanned.queued), (3, 3, 0));
-        let mut got = [0; 300];
-        client.read_exact(&mut got).unwrap();
-        assert_eq!((got[0], got[150], got[299]), (1, 2, 3));
-        assert_eq!(outbox.backlog(), (0, 0));
-        // A hole is none of the socket's.
-        assert_eq!(offer(&outbox, &run(5..=6, 100), LIMITS).early, 0b11);
-        assert_eq!(offer(&outbox, &run(3..=3, 100), LIMITS).taken, 0);
-    }
-
-    #[tokio::test]
-    async fn what_the_kernel_does_not_take_is_queued_in_order() {
-        let (server, mut client) = sockets().await;
-        let outbox = outbox();
-        outbox.attach(Arc::clone(&server));
-        let mut sent = 0;
-        let mut seq = 1;
-        while outbox.backlog().0 == 0 {
-            sent += offer(&outbox, &run(seq..=seq + 3, 100_000), LIMITS).taken;
-            seq += 4;
-        }
-        // Behind what is queued nothing is written.
-        let later = offer(&outbox, &run(seq..=seq, 1), LIMITS);
-        assert_eq!((later.taken, later.written), (1, 0));
-        let left = outbox.take(Waker::noop());
-        let rest: usize = left.queue.iter().map(|frame| frame.bytes.len()).sum();
-        let total = usize::try_from(sent).unwrap() * 100_000 + 1;
-        let in_kernel = total - (rest - usize::try_from(left.offset).unwrap());
-        let mut got = vec![0; in_kernel];
-        client.read_exact(&mut got).unwrap();
-        let mut all = got;
-        let mut skip = usize::try_from(left.offset).unwrap();
-        for frame in &left.queue {
-            all.extend_from_slice(&frame.bytes[std::mem::take(&mut skip)..]);
-        }
-        let whole: Vec<u8> = (1..seq).flat_map(|seq| vec![u8::try_from(seq).unwrap(); 100_000]).collect();
-        assert!(all[..total - 1] == whole && all[total - 1] == u8::try_from(seq).unwrap());
-    }
-
-    #[test]
-    fn a_run_that_does_not_fit_is_one_hint() {
-        let limits = OutboxLimits { bytes: 1_000, frames: 100 };
-        let outbox = outbox();
-        let fanned = offer(&outbox, &run(1..=8, 200), limits);
-        assert_eq!((fanned.taken, fanned.written), (8, 0));
-        let queue = outbox.take(Waker::noop()).queue;
-        let kinds: Vec<_> = queue.iter().map(|frame| frame.class).collect();
-        assert_eq!(kinds, [Class::Control], "{queue:?}");
-        assert_eq!(offer(&outbox, &run(9..=9, 1), limits).taken, 0, "it is to pull");
-    }
-}
+mod tests;

@@ -31,12 +31,21 @@ impl Packed {
         u64::from_le_bytes(self.key)
     }
 
-    fn place(&self) -> Place {
+    fn rest(&self) -> u128 {
         let mut rest = [0; 16];
         if let Some(low) = rest.first_chunk_mut() {
             *low = self.rest;
         }
-        let rest = u128::from_le_bytes(rest);
+        u128::from_le_bytes(rest)
+    }
+
+    /// Whether both are at one position of one history.
+    fn is_level(&self, other: &Self) -> bool {
+        (self.rest() ^ other.rest()) << (128 - EPOCH_BITS - SEQ_BITS) == 0
+    }
+
+    fn place(&self) -> Place {
+        let rest = self.rest();
         let bits = |from: u32, many: u32| u64::try_from(rest >> from & ((1 << many) - 1)).unwrap_or(0);
         Place {
             key: self.key(),
@@ -44,6 +53,22 @@ impl Packed {
             seq: i64::try_from(bits(EPOCH_BITS, SEQ_BITS)).unwrap_or(0),
             id: u32::try_from(rest >> (EPOCH_BITS + SEQ_BITS)).unwrap_or(0),
         }
+    }
+}
+
+/// Messages of one history that follow one another, as one step of a place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stride {
+    before: Packed,
+    behind: Packed,
+}
+
+impl Stride {
+    /// From `before` the first to `behind` the last of them, in one
+    /// conversation; `None` = one of the two is not kept.
+    #[must_use]
+    pub(crate) fn new(before: &Place, behind: &Place) -> Option<Self> {
+        Some(Self { before: Packed::of(before)?, behind: Packed::of(behind)? })
     }
 }
 
@@ -102,6 +127,14 @@ impl Ledger {
         true
     }
 
+    /// Makes a step, if the place is where it begins, whichever message that
+    /// is; returns whether.
+    pub(super) fn stride(&mut self, stride: &Stride) -> bool {
+        let at = self.find(stride.before.key()).ok();
+        let place = at.and_then(|at| self.0.get_mut(at)).filter(|place| place.is_level(&stride.before));
+        place.map(|place| *place = stride.behind).is_some()
+    }
+
     /// Forgets a conversation.
     pub(super) fn remove(&mut self, key: u64) {
         if self.find(key).is_ok() {
@@ -146,6 +179,20 @@ mod tests {
         let checks: std::collections::HashSet<u32> = ids.map(id_check).collect();
         assert!(checks.len() > 2_995, "{}", checks.len());
         assert!((0..1_000).all(|id| (id_check(id) == 0) == (id == 0) && id_check(id) >> 26 == 0));
+    }
+
+    #[test]
+    fn a_stride_begins_where_the_place_is() {
+        let mut ledger = Ledger::of(&[place(3, 1, 4), place(7, 1, 1)]);
+        let stride =
+            |epoch, from, to| Stride::new(&Place { id: 0, ..place(3, epoch, from) }, &place(3, epoch, to));
+        for (epoch, from) in [(1, 3), (1, 5), (2, 4)] {
+            assert!(!ledger.stride(&stride(epoch, from, 9).unwrap()), "{epoch} {from}");
+        }
+        assert!(ledger.stride(&stride(1, 4, 9).unwrap()));
+        assert_eq!((ledger.get(3), ledger.get(7)), (Some(place(3, 1, 9)), Some(place(7, 1, 1))));
+        assert!(stride(1, 4, 1 << 40).is_none());
+        assert!(!Ledger::default().stride(&stride(1, 9, 10).unwrap()));
     }
 
     #[test]

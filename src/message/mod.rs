@@ -16,6 +16,7 @@ mod proof;
 mod snowflake;
 
 pub(crate) use draft::{Draft, DraftError};
+pub(crate) use ledger::Stride;
 pub(crate) use mark::{Mark, message_id};
 pub(crate) use place::{Place, Verdict, id_check};
 pub(crate) use places::{CarriedPlaces, Places, Pulling};

@@ -9,7 +9,7 @@ mod carried;
 pub(crate) use carried::CarriedPlaces;
 
 use super::holdings::Holdings;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Stride};
 use super::place::id_check;
 use super::{Mark, Place, Verdict};
 use crate::types::ConversationId;
@@ -115,6 +115,12 @@ impl Places {
             self.set(&Place { key, epoch: mark.epoch, seq: mark.seq, id: id_check(mark.id) });
         }
         verdict
+    }
+
+    /// Takes messages of others as a whole, if they are the next ones of a
+    /// conversation in push mode; returns whether. Otherwise each is offered.
+    pub(crate) fn stride(&mut self, conversation: &ConversationId, stride: &Stride) -> bool {
+        !self.is_pulling(conversation) && self.list.stride(stride)
     }
 
     /// The client gets the ack of a message that it sent itself. Returns

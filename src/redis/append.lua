@@ -6,8 +6,8 @@
 --       members, gateways
 -- ARGV: dedup ttl (s), history of this connection, then sender, clientMsgId,
 --       content hash, serverMsgId, server time (ms), message ...
--- Returns {raised, {mver, members, gateways} or 0, {outcome, seq,
--- serverMsgId, epoch, server time} ...}: outcome 0 appended, 1 a duplicate of
+-- Returns {raised, {mver, members, gateways} or 0, 'outcome|seq|serverMsgId|
+-- epoch|server time' ...}: outcome 0 appended, 1 a duplicate of
 -- that one, 2 the same id with other content, 3 no such group or not in it,
 -- 4 muted until that seq (unix ms), 5 blocked; raised 1 = another history
 -- than last time: acked messages may be lost, so the epoch is another one,
@@ -31,17 +31,17 @@ if group or blocked then
     if refused ~= nil then return refused end
     refused = false
     if group and not mver then
-      refused = {3, '0', '', '0', '0'}
+      refused = '3|0||0|0'
     elseif from ~= '0' then
       if blocked and redis.call('SISMEMBER', KEYS[6], from) == 1 then
-        refused = {5, '0', '', '0', '0'}
+        refused = '5|0||0|0'
       elseif group then
         local member = redis.call('HGET', KEYS[7], from)
         local muted = member and string.match(member, '|(%d+)$')
         if not member then
-          refused = {3, '0', '', '0', '0'}
+          refused = '3|0||0|0'
         elseif muted ~= '0' and tonumber(muted) > ms() then
-          refused = {4, muted, '', '0', '0'}
+          refused = '4|' .. muted .. '||0|0'
         end
       end
     end
@@ -68,9 +68,9 @@ for i = 3, #ARGV, 6 do
   local reply
   if h == hash then
     -- Also where the sender may no longer: it is in the log.
-    reply, told = {1, s, original, epoch, t}, true
+    reply, told = '1|' .. s .. '|' .. original .. '|' .. epoch .. '|' .. t, true
   else
-    reply = refusal and refusal(from) or seen and {2, '0', '', '0', '0'}
+    reply = refusal and refusal(from) or seen and '2|0||0|0'
   end
   if not reply then
     top = top + 1
@@ -81,7 +81,7 @@ for i = 3, #ARGV, 6 do
     redis.call('HSET', KEYS[3], field, seq .. '|' .. id .. '|' .. hash .. '|' .. at)
     last, told = id, true
     authors['from:' .. from] = true
-    reply = {0, seq, id, epoch, at}
+    reply = '0|' .. seq .. '|' .. id .. '|' .. epoch .. '|' .. at
   end
   replies[#replies + 1] = reply
 end

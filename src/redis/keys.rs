@@ -25,7 +25,8 @@ impl Keys {
     /// HASH: a user's devices; in the slot of [`Self::route`].
     #[must_use]
     pub(crate) fn devices(&self, user: UserId) -> String {
-        format!("{{{}route:{user}}}:devices", self.prefix)
+        let mut digits = itoa::Buffer::new();
+        ["{", &self.prefix, "route:", digits.format(user.get()), "}:devices"].concat()
     }
 
     /// STRING: a gateway's lease.
@@ -60,7 +61,20 @@ impl Keys {
     /// `left:<nonce>`: ZSET, the roster of a group that was deleted.
     #[must_use]
     pub(crate) fn conversation(&self, conversation: &ConversationId, part: &str) -> String {
-        format!("{{{}c:{conversation}}}:{part}", self.prefix)
+        [self.tag(conversation).as_str(), part].concat()
+    }
+
+    /// What all of them begin with.
+    #[must_use]
+    pub(crate) fn tag(&self, conversation: &ConversationId) -> String {
+        let (mut low, mut high) = (itoa::Buffer::new(), itoa::Buffer::new());
+        match conversation {
+            ConversationId::P2p(lo, hi) => {
+                let (lo, hi) = (low.format(lo.get()), high.format(hi.get()));
+                ["{", &self.prefix, "c:p2p:", lo, ":", hi, "}:"].concat()
+            }
+            ConversationId::Group(name) => ["{", &self.prefix, "c:g:", name, "}:"].concat(),
+        }
     }
 
     /// Matches the logs of all conversations.

@@ -25,7 +25,15 @@ impl Call {
     /// Calls `script` on `keys`; arguments follow by [`Call::arg`].
     #[must_use]
     pub fn new(script: &Script, keys: &[String]) -> Self {
-        let mut command = redis::cmd("EVALSHA");
+        Self::with_room(script, keys, 8, 64)
+    }
+
+    /// The same, with room for that many arguments of that many bytes in all.
+    #[must_use]
+    pub fn with_room(script: &Script, keys: &[String], arguments: usize, bytes: usize) -> Self {
+        let fixed = script.sha.len() + 16 + keys.iter().map(String::len).sum::<usize>();
+        let mut command = redis::Cmd::with_capacity(arguments + keys.len() + 3, bytes + fixed);
+        command.arg("EVALSHA");
         command.arg(&script.sha).arg(keys.len()).arg(keys);
         Self { command }
     }

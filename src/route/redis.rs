@@ -112,9 +112,9 @@ impl RedisRoutes {
         let replies = self.client.pipeline(users.iter().map(get).collect()).await?;
         let mut routes = Vec::with_capacity(users.len());
         for (user, reply) in users.iter().zip(replies) {
-            let fields = read::<HashMap<String, String>>(reply).or_else(|error| {
+            let fields = read::<Vec<(String, String)>>(reply).or_else(|error| {
                 skip(Some(*user), error)?;
-                Ok::<_, RouteError>(HashMap::new())
+                Ok::<_, RouteError>(Vec::new())
             })?;
             let mut devices: Vec<_> =
                 fields.iter().filter_map(|(device, value)| parse_device(device, value)).collect();

@@ -13,6 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prost::Message;
 use redis::{RedisResult, Value};
 
 use super::super::{Append, Appended, Appends, Refused, StoreError, encode};
@@ -27,6 +28,9 @@ const DEDUP_PERIOD_S: i64 = 7 * 24 * 3600;
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
 /// Conversations whose last touch is remembered.
 const TOUCHES: usize = 100_000;
+
+/// Bytes of a message's other arguments, about.
+const FRAME: usize = 128;
 
 /// The appends of one conversation, by their place in the batch.
 struct Group<'a> {
@@ -154,14 +158,19 @@ impl RedisStore {
     }
 
     fn append_call(&self, group: &Group<'_>, batch: &[&Append], history: &str) -> redis::Cmd {
-        let key = |part: &str| self.keys.conversation(group.conversation, part);
-        let [now, before, after] = self.dedup_keys(group.conversation);
+        let tag = self.keys.tag(group.conversation);
+        let key = |part: &str| [&tag, part].concat();
+        let [now, before, after] = dedup_keys(&tag);
         let mut keys = vec![key("log"), key("meta"), now, before, after, key("blacklist")];
         if matches!(group.conversation, ConversationId::Group(_)) {
             keys.extend([key("members"), key("gateways")]);
         }
-        let mut call = Call::new(&APPEND, &keys).arg(2 * DEDUP_PERIOD_S).arg(history);
-        for append in group.members.iter().filter_map(|&index| batch.get(index)) {
+        let appends = || group.members.iter().filter_map(|&index| batch.get(index));
+        let bytes: usize = appends().map(|append| append.push.encoded_len() + FRAME).sum();
+        let mut call = Call::with_room(&APPEND, &keys, 2 + 6 * group.members.len(), 64 + bytes)
+            .arg(2 * DEDUP_PERIOD_S)
+            .arg(history);
+        for append in appends() {
             call = call
                 .arg(append.from.get())
                 .arg(&append.client_msg_id)
@@ -171,13 +180,6 @@ impl RedisStore {
                 .arg(&encode(&append.push)[..]);
         }
         call.into()
-    }
-
-    /// Of this period, the last and the next one.
-    pub(super) fn dedup_keys(&self, conversation: &ConversationId) -> [String; 3] {
-        let period = unix_ms() / 1000 / DEDUP_PERIOD_S;
-        [period, period - 1, period + 1]
-            .map(|period| self.keys.conversation(conversation, &format!("dedup:{period}")))
     }
 
     /// Written before the append, so that a receiver who was away finds the
@@ -209,6 +211,13 @@ impl RedisStore {
     }
 }
 
+/// Of this period, the last and the next one.
+pub(super) fn dedup_keys(tag: &str) -> [String; 3] {
+    let period = unix_ms() / 1000 / DEDUP_PERIOD_S;
+    [period, period - 1, period + 1]
+        .map(|period| [tag, "dedup:", itoa::Buffer::new().format(period)].concat())
+}
+
 fn is_done(reply: Option<RedisResult<Value>>) -> bool {
     reply.is_some_and(|reply| reply.and_then(Value::extract_error).is_ok())
 }
@@ -221,17 +230,28 @@ fn parse_appended(reply: RedisResult<Value>) -> Result<(Option<Told>, Vec<Append
         None | Some(Value::Int(_)) => None,
         Some(told) => Some(parse(Ok(told))?),
     };
-    Ok((told, replies.map(|reply| parse_one(Ok(reply))).collect::<Result<_, _>>()?))
+    let appended = |reply| match &reply {
+        Value::BulkString(text) => std::str::from_utf8(text).ok().and_then(parse_one),
+        _ => None,
+    };
+    let broken = || StoreError::Broken("reply of the append script".to_owned());
+    Ok((told, replies.map(|reply| appended(reply).ok_or_else(broken)).collect::<Result<_, _>>()?))
 }
 
-fn parse_one(reply: RedisResult<Value>) -> Result<Appended, StoreError> {
-    let (code, seq, server_msg_id, epoch, server_time) = parse::<(i64, i64, String, u64, i64)>(reply)?;
-    Ok(match code {
-        0 => Appended::Stored { seq, epoch },
-        1 => Appended::Duplicate { seq, epoch, server_msg_id, server_time },
-        2 => Appended::Conflict,
-        3 => Appended::Refused(Refused::NotFound),
-        4 => Appended::Refused(Refused::Muted(seq)),
-        _ => Appended::Refused(Refused::Blocked),
+/// `outcome|seq|serverMsgId|epoch|server time`.
+fn parse_one(text: &str) -> Option<Appended> {
+    let mut fields = text.split('|');
+    let mut next = || fields.next();
+    let (code, seq) = (next()?, next()?.parse().ok()?);
+    let (server_msg_id, epoch, server_time) =
+        (next()?.to_owned(), next()?.parse().ok()?, next()?.parse().ok()?);
+    Some(match code {
+        "0" => Appended::Stored { seq, epoch },
+        "1" => Appended::Duplicate { seq, epoch, server_msg_id, server_time },
+        "2" => Appended::Conflict,
+        "3" => Appended::Refused(Refused::NotFound),
+        "4" => Appended::Refused(Refused::Muted(seq)),
+        "5" => Appended::Refused(Refused::Blocked),
+        _ => return None,
     })
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 
 use super::super::{Audience, Created, Description, History, Role, StoreError};
+use super::append::dedup_keys;
 use super::members::{entry, padded};
 use super::{RedisStore, audience, parse};
 use crate::redis::{CREATE, Call, DELETE, Link};
@@ -121,7 +122,7 @@ impl RedisStore {
         let key = |part: &str| self.keys.conversation(group, part);
         let mut keys = vec![key("meta"), key("gateways"), key("roster"), left.clone()];
         keys.extend(["log", "members", "cursors", "blacklist"].map(key));
-        keys.extend(self.dedup_keys(group));
+        keys.extend(dedup_keys(&self.keys.tag(group)));
         let call = Call::new(&DELETE, &keys).arg(WAS.as_secs()).arg(LEFT.as_secs());
         let Some(told) = self.one::<Option<_>>(call.into()).await? else { return Ok(None) };
         if let Err(error) = self.clear_indexes(group, &left).await {
