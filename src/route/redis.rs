@@ -112,12 +112,10 @@ impl RedisRoutes {
         let replies = self.client.pipeline(users.iter().map(get).collect()).await?;
         let mut routes = Vec::with_capacity(users.len());
         for (user, reply) in users.iter().zip(replies) {
-            let fields = read::<Vec<(String, String)>>(reply).or_else(|error| {
+            let mut devices = parse_route(reply).or_else(|error| {
                 skip(Some(*user), error)?;
                 Ok::<_, RouteError>(Vec::new())
             })?;
-            let mut devices: Vec<_> =
-                fields.iter().filter_map(|(device, value)| parse_device(device, value)).collect();
             devices.sort_by_key(|device| std::cmp::Reverse(device.bound));
             routes.push(Route { devices });
         }
@@ -180,7 +178,7 @@ fn read<T: FromRedisValue>(reply: RedisResult<Value>) -> Result<T, RouteError> {
 }
 
 fn unexpected() -> RouteError {
-    let error = redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "reply of the bind script"));
+    let error = redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "reply about a route"));
     RouteError::Redis(error.into())
 }
 
@@ -211,6 +209,17 @@ fn parse_bound(reply: RedisResult<Value>) -> Result<Vec<Bound>, RouteError> {
         }
     };
     read::<BindReply>(reply)?.into_iter().map(outcome).collect()
+}
+
+/// A user's devices. Read where it lies: each message asks for two users'.
+fn parse_route(reply: RedisResult<Value>) -> Result<Vec<DeviceRoute>, RouteError> {
+    let value = reply.and_then(Value::extract_error).map_err(RedisError::from)?;
+    let text = |value| match value {
+        &Value::BulkString(ref bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    };
+    let fields = value.as_map_iter().ok_or_else(unexpected)?;
+    Ok(fields.filter_map(|(device, value)| parse_device(text(device)?, text(value)?)).collect())
 }
 
 /// `gateway|epoch|conn|bound|expiry`; what does not parse is nobody's.
