@@ -8,18 +8,23 @@
 //!
 //! Called by `main` and by tests.
 
+mod assemble;
+mod backends;
 mod build;
 mod doors;
+mod ending;
 mod identity;
+mod inheritance;
 mod membership;
 mod parting;
 mod retention;
 mod run;
+mod signals;
 mod upgrade;
 mod wheel;
 
 pub use build::Gateway;
-pub use run::Exit;
+pub use ending::Exit;
 
 /// Why a gateway did not start, or ended.
 #[derive(Debug, thiserror::Error)]
