@@ -16,7 +16,7 @@ use crate::types::unix_ms;
 
 /// Days after which nobody can come to a day any more: events are 7 days old
 /// at most.
-const CLOSED_AFTER: i64 = 9;
+pub(super) const CLOSED_AFTER: i64 = 9;
 /// The store's clock, as it was when it was last asked.
 #[derive(Debug, Clone, Copy)]
 struct StoreClock {
@@ -50,10 +50,15 @@ impl Census {
     /// At each aligned instant, for ever.
     pub(super) async fn keep_up(&self, presence: &Presence) {
         let every = self.terms.every;
-        let mut closed = None;
+        let (mut closed, mut is_converted) = (None, false);
         let first = self.headcount(presence).await;
         let mut clock = StoreClock::says(first.map_or_else(|_| unix_ms(), |counted| counted.as_of));
+        let _ = self.tell_today(self.terms.zone.day(clock.now())).await;
         loop {
+            if !is_converted {
+                let converted = self.convert(clock.now()).await;
+                is_converted = converted.inspect_err(|error| warn!(%error, "it is tried again")).is_ok();
+            }
             let next = aligned(clock.now(), every).saturating_add(every);
             // Not all at once, and none too early where clocks differ in their
             // pace; the sample is told under its instant.
@@ -77,6 +82,12 @@ impl Census {
         }
     }
 
+    async fn tell_today(&self, today: Day) -> Result<(), StoreError> {
+        let daily = self.ledger.days(&[today], None).await?.pop().unwrap_or_default();
+        metrics().census.daily_users.set(u32::try_from(daily.total).unwrap_or(u32::MAX));
+        Ok(())
+    }
+
     /// Of all gateways.
     pub(super) async fn headcount(&self, presence: &Presence) -> Result<Headcount, StoreError> {
         let counted = presence.online_count(self.terms.window).await;
@@ -92,8 +103,7 @@ impl Census {
     ) -> Result<bool, StoreError> {
         let Headcount { users: online, as_of: now } = counted;
         let today = self.terms.zone.day(now);
-        let daily = self.ledger.days(&[today], None).await?.pop().unwrap_or_default();
-        metrics().census.daily_users.set(u32::try_from(daily.total).unwrap_or(u32::MAX));
+        self.tell_today(today).await?;
         // Over before the next instant: whoever is there takes that.
         let turn = u64::try_from(self.terms.every.saturating_mul(9) / 10).unwrap_or(1).max(1);
         if !self.ledger.takes_turn(turn).await? {
