@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::AdminContext;
 use super::problem::{Asked, Body as Arrived, Problem, asked, parse_borrowed};
-use crate::analytics::{Event, RefusedField};
+use crate::analytics::Event;
 use crate::store::StoreError;
 use crate::telemetry::{EventRefusal, metrics};
 use crate::types::unix_ms;
@@ -76,19 +76,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Events<'a> {
     }
 }
 
-const fn label(kind: RefusedField) -> EventRefusal {
-    match kind {
-        RefusedField::Event => EventRefusal::Event,
-        RefusedField::InstallId => EventRefusal::InstallId,
-        RefusedField::EventName => EventRefusal::EventName,
-        RefusedField::EventTime => EventRefusal::EventTime,
-        RefusedField::Properties => EventRefusal::Properties,
-        RefusedField::EventId => EventRefusal::EventId,
-        RefusedField::UserId => EventRefusal::UserId,
-        RefusedField::Client => EventRefusal::Client,
-    }
-}
-
 /// Takes events; those that are accepted are durable when it answers.
 pub(super) async fn events(
     State(context): State<Arc<AdminContext>>,
@@ -106,7 +93,7 @@ pub(super) async fn events(
             match Event::parse(event.get(), now) {
                 Ok(event) => good.push(event),
                 Err(why) => {
-                    metrics().census.refused(label(why.kind), 1);
+                    metrics().census.refused(EventRefusal::Field(why.kind), 1);
                     refused.push(json!({ "index": index, "field": why.field, "reason": why.reason }));
                 }
             }

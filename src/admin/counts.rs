@@ -133,9 +133,11 @@ pub(super) async fn recalculate(
 }
 
 fn parse_instant(field: &str, text: &str) -> Result<i64, Problem> {
-    let at = text.parse().ok().filter(|at| *at >= 0).or_else(|| analytics::instant(text));
+    let at = text.parse().ok().or_else(|| analytics::instant(text)).filter(|at| *at >= 0);
     at.ok_or_else(|| {
-        Problem::invalid(format!("{field}: must be unix ms, or RFC 3339, e.g. 2026-11-21T10:00:00Z"))
+        // In a query a bare + is a space.
+        let form = "must be unix ms, or RFC 3339, e.g. 2026-11-21T10:00:00Z or 2026-11-21T10:00:00%2B08:00";
+        Problem::invalid(format!("{field}: {form}, not before 1970"))
     })
 }
 

@@ -92,9 +92,8 @@ pub(super) async fn online_count(
             return Err(Problem::invalid(text));
         }
     };
-    let now = unix_ms();
-    let count = ports.presence.online_count(Duration::from_secs(window), now).await?;
-    Ok(Json(json!({ "count": count, "windowSeconds": window, "asOf": now })))
+    let counted = ports.presence.online_count(Duration::from_secs(window)).await?;
+    Ok(Json(json!({ "count": counted.users, "windowSeconds": window, "asOf": counted.as_of })))
 }
 
 #[derive(Debug, Deserialize)]

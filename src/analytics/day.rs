@@ -100,9 +100,36 @@ impl fmt::Debug for Zone {
     }
 }
 
-/// Reads an instant by RFC 3339; unix ms.
+/// Reads an instant by RFC 3339, to the millisecond; unix ms. A leap second is
+/// the one before it.
 pub(crate) fn instant(text: &str) -> Option<i64> {
-    text.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
+    let (local, rest) = text.split_at_checked(19)?;
+    if !is_of_form(local, "9999-99-99T99:99:99") {
+        return None;
+    }
+    let (fraction, offset) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?),
+        None => ("0", rest),
+    };
+    let is_offset = is_of_form(offset, "Z")
+        || is_of_form(offset, "+99:99") && offset.get(1..3)? < "24" && offset.get(4..6)? < "60";
+    if fraction.is_empty() || !is_offset {
+        return None;
+    }
+    let millis = fraction.get(..3).unwrap_or(fraction);
+    format!("{local}.{millis}{offset}").parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
+}
+
+/// Whether a text has this form, with 9 for any digit and + for either sign.
+fn is_of_form(text: &str, form: &str) -> bool {
+    let fits = |(byte, form): (u8, u8)| match form {
+        b'9' => byte.is_ascii_digit(),
+        b'+' => byte == b'+' || byte == b'-',
+        b'T' => byte.eq_ignore_ascii_case(&b'T') || byte == b' ',
+        b'Z' => byte.eq_ignore_ascii_case(&b'Z'),
+        form => byte == form,
+    };
+    text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
 }
 
 #[cfg(test)]
@@ -147,6 +174,52 @@ mod tests {
         let zone = Zone::parse("America/Santiago").unwrap();
         let (start, end) = zone.span(Day::parse("2026-09-06").unwrap());
         assert_eq!(end - start, 23 * HOUR);
+    }
+
+    #[test]
+    fn an_instant_is_read_by_rfc_3339_and_by_nothing_else() {
+        let noon = instant("2026-11-21T12:00:00Z").unwrap();
+        assert_eq!(Zone::utc().day(noon).to_string(), "2026-11-21");
+        for same in [
+            "2026-11-21t12:00:00z",
+            "2026-11-21 12:00:00.000+00:00",
+            "2026-11-21T12:00:00.0009999999999999999999Z",
+            "2026-11-21T12:00:00-00:00",
+            "2026-11-21T20:00:00+08:00",
+            "2026-11-21T02:30:00-09:30",
+            "2026-11-22T11:59:00+23:59",
+        ] {
+            assert_eq!(instant(same), Some(noon), "{same}");
+        }
+        assert_eq!(instant("2026-11-21T12:00:00.5Z"), Some(noon + 500));
+        assert_eq!(instant("2016-12-31T23:59:60Z"), instant("2016-12-31T23:59:59Z"), "a leap second");
+        assert_eq!(instant("2017-01-01T07:59:60.25+08:00"), instant("2016-12-31T23:59:59.250Z"));
+        for wrong in [
+            "",
+            "2026-11-21",
+            "2026-11-21T12:00Z",
+            "2026-11-21T12Z",
+            "2026-11-21T12:00:00",
+            "2026-11-21T12:00:00+08",
+            "2026-11-21T12:00:00+0800",
+            "2026-11-21T12:00:00+24:00",
+            "2026-11-21T12:00:00+08:60",
+            "2026-11-21T12:00:00+08:00:00",
+            "2026-11-21T12:00:00Z[UTC]",
+            "2026-11-21T12:00:00,5Z",
+            "2026-11-21T12:00:00.Z",
+            "2026-11-21T12:00:00.5",
+            "2026-11-21T12:00:61Z",
+            "2026-11-21T24:00:00Z",
+            "2026-02-29T12:00:00Z",
+            "20261121T120000Z",
+            "+002026-11-21T12:00:00Z",
+            " 2026-11-21T12:00:00Z",
+            "2026-11-21T12:00:00Zé",
+            "2026-11-21T12:00:0é",
+        ] {
+            assert_eq!(instant(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

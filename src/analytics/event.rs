@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use super::day::instant;
 use super::{Entry, InstallId, Place};
-use crate::types::UserId;
+use crate::types::{EventField, UserId};
 
 /// Oldest event, ms; for as long an id is remembered at least.
 pub(crate) const PAST_MS: i64 = 7 * 24 * 3_600_000;
@@ -30,33 +30,12 @@ const PROPERTIES: usize = 8 * 1024;
 /// Longest name of a field that is told back, bytes.
 const ECHO: usize = 64;
 
-/// Which field is at fault; a label of the metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RefusedField {
-    /// The event as a whole.
-    Event,
-    /// `installId`
-    InstallId,
-    /// `eventName`
-    EventName,
-    /// `eventTime`
-    EventTime,
-    /// `properties`
-    Properties,
-    /// `eventId`
-    EventId,
-    /// `userId`
-    UserId,
-    /// `client`
-    Client,
-}
-
 /// Why an event is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
 pub(crate) struct Refusal {
     /// The kind of fault.
-    pub kind: RefusedField,
+    pub kind: EventField,
     /// The field's name, as it was written.
     pub field: String,
     /// What is wrong with it.
@@ -64,7 +43,7 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn new(kind: RefusedField, field: &str, reason: impl fmt::Display) -> Self {
+    fn new(kind: EventField, field: &str, reason: impl fmt::Display) -> Self {
         Self { kind, field: field.to_owned(), reason: reason.to_string() }
     }
 }
@@ -84,7 +63,7 @@ pub(crate) struct Event {
 impl Event {
     /// Reads one event of JSON; `now` is unix ms.
     pub(crate) fn parse(json: &str, now: i64) -> Result<Self, Refusal> {
-        use RefusedField as Kind;
+        use EventField as Kind;
         let fields: Fields<'_> = serde_json::from_str(json)
             .map_err(|_| Refusal::new(Kind::Event, "event", "must be a JSON object"))?;
         if let Some(twice) = fields.twice {
@@ -142,7 +121,7 @@ fn is_given(raw: &RawValue) -> bool {
 
 fn optional<T: DeserializeOwned>(
     raw: Option<&RawValue>,
-    kind: RefusedField,
+    kind: EventField,
     field: &str,
     what: &str,
 ) -> Result<Option<T>, Refusal> {
@@ -153,7 +132,7 @@ fn optional<T: DeserializeOwned>(
 
 fn needed<T: DeserializeOwned>(
     raw: Option<&RawValue>,
-    kind: RefusedField,
+    kind: EventField,
     field: &str,
     what: &str,
 ) -> Result<T, Refusal> {
@@ -161,7 +140,7 @@ fn needed<T: DeserializeOwned>(
 }
 
 fn event_time(raw: Option<&RawValue>, now: i64) -> Result<i64, Refusal> {
-    let fault = |reason: &str| Refusal::new(RefusedField::EventTime, "eventTime", reason);
+    let fault = |reason: &str| Refusal::new(EventField::EventTime, "eventTime", reason);
     let Some(raw) = raw.filter(|raw| is_given(raw)) else {
         return Err(fault("is missing: unix ms, or a text by RFC 3339"));
     };
@@ -182,7 +161,7 @@ fn event_time(raw: Option<&RawValue>, now: i64) -> Result<i64, Refusal> {
 
 /// The text is kept as it is: numbers of any size stay what they are.
 fn properties(raw: Option<&RawValue>) -> Result<String, Refusal> {
-    let fault = |reason: &str| Refusal::new(RefusedField::Properties, "properties", reason);
+    let fault = |reason: &str| Refusal::new(EventField::Properties, "properties", reason);
     let Some(raw) = raw.filter(|raw| is_given(raw)) else { return Ok(String::new()) };
     let text = raw.get();
     if !text.starts_with('{') {
@@ -280,7 +259,7 @@ mod tests {
         Event::parse(&event.to_string(), NOW)
     }
 
-    fn refused(event: &Value) -> (RefusedField, String) {
+    fn refused(event: &Value) -> (EventField, String) {
         let refusal = parse(event).expect_err(&event.to_string());
         (refusal.kind, refusal.field)
     }
@@ -307,7 +286,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_named_by_its_field() {
-        use RefusedField as Kind;
+        use EventField as Kind;
         let cases = [
             ("installId", json!("short"), Kind::InstallId),
             ("installId", json!("x".repeat(65)), Kind::InstallId),
@@ -369,7 +348,7 @@ mod tests {
         assert!(Event::parse(&event(&nested(100)), NOW).is_ok());
         assert_eq!(Event::parse(&event(&nested(1_000)), NOW).unwrap_err().reason, "is nested too deeply");
         for hostile in [r#"{"a":"\ud800"}"#, r#"{"a":1e999}"#] {
-            assert_eq!(Event::parse(&event(hostile), NOW).unwrap_err().kind, RefusedField::Properties);
+            assert_eq!(Event::parse(&event(hostile), NOW).unwrap_err().kind, EventField::Properties);
         }
     }
 

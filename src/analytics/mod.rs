@@ -21,7 +21,7 @@ mod seen;
 
 pub(crate) use day::{Day, Zone, instant};
 pub(crate) use entry::{Entry, Item, Position, SEEN};
-pub(crate) use event::{Event, PAST_MS, RefusedField};
+pub(crate) use event::{Event, PAST_MS};
 pub(crate) use history::{History, Sample, Span, Step, aligned, rollup};
 pub(crate) use person::{InstallId, Person};
 pub(crate) use place::{By, Place, Places};

@@ -67,3 +67,18 @@ impl fmt::Display for Person {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Other builds know people by these numbers: they are handed over.
+    #[test]
+    fn a_person_has_the_same_number_in_every_build() {
+        let user = Person::User(UserId::new(42).unwrap());
+        let install = |id: &str| Person::Install(InstallId::new(id).unwrap());
+        assert_eq!(user.number(), 42);
+        assert_eq!(install("install-1").number(), 9_726_820_561_618_491_029);
+        assert_ne!(install("install-1").number(), install("install-2").number());
+    }
+}

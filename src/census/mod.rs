@@ -14,7 +14,6 @@
 //! `admin` and `gateway`.
 
 mod geo;
-mod online;
 mod recalculate;
 mod recorder;
 #[cfg(test)]
@@ -32,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use geo::Geo;
 pub(crate) use recalculate::RecalculateError;
 
-use self::recorder::Recorder;
+use self::recorder::{Flushed, Recorder};
 use crate::analytics::{
     By, Daily, Day, Entry, Event, History, InstallId, Item, Person, Place, Places, SEEN, Seen, Span, Visit,
     Zone, rollup,
@@ -250,11 +249,26 @@ impl Census {
         Ok(rollup(span, self.ledger.samples(span.from, span.to).await?))
     }
 
+    /// Writes one batch of those who wait; `false` = the store is away.
+    async fn flush(&self, now: i64) -> bool {
+        match self.recorder.flush(&self.ledger, now).await {
+            Flushed::Written => true,
+            Flushed::Away => false,
+            Flushed::Broken(items) => {
+                // As they are not counted, their next sign of life is another
+                // try; what the store never takes is tried no oftener.
+                let mut seen = self.seen.lock();
+                items.iter().filter_map(|item| item.entry.person()).for_each(|person| seen.forget(&person));
+                true
+            }
+        }
+    }
+
     /// The process is about to end, or to hand everything over: brings what
     /// waits into the log, for at most `within`.
     pub(crate) async fn part(&self, within: Duration) {
         let flushed = async {
-            while self.recorder.flush(&self.ledger, unix_ms()).await {
+            while self.flush(unix_ms()).await {
                 if self.recorder.is_empty() {
                     return;
                 }
@@ -296,7 +310,7 @@ impl Census {
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             second.tick().await;
-            while self.recorder.flush(&self.ledger, unix_ms()).await && !self.recorder.is_empty() {}
+            while self.flush(unix_ms()).await && !self.recorder.is_empty() {}
         }
     }
 

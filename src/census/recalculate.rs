@@ -1,6 +1,9 @@
 //! A past day counted anew, from the log.
 
+use tracing::{info, warn};
+
 use super::Census;
+use super::upkeep::CLOSED_AFTER;
 use crate::analytics::{Daily, Day, PAST_MS, Position};
 use crate::store::StoreError;
 use crate::store::ledger::{Counted, Recounted};
@@ -36,10 +39,15 @@ impl Census {
         version: Option<u64>,
         now: i64,
     ) -> Result<Daily, RecalculateError> {
-        let (start, end) = self.terms.zone.span(day);
-        if end > now {
+        if self.terms.zone.span(day).1 > now {
             return Err(RecalculateError::NotPast);
         }
+        self.recount(day, version, now).await
+    }
+
+    /// The same for any day: whoever comes meanwhile is counted, too.
+    async fn recount(&self, day: Day, version: Option<u64>, now: i64) -> Result<Daily, RecalculateError> {
+        let (start, end) = self.terms.zone.span(day);
         let first = Position::before(start.saturating_sub(SKEW_MS));
         if self.ledger.trimmed().await? > first {
             return Err(RecalculateError::Gone);
@@ -64,6 +72,27 @@ impl Census {
             self.ledger.close_day(day).await?;
         }
         Ok(self.ledger.days(&[day], None).await?.pop().unwrap_or_default())
+    }
+
+    /// Days to which people can come and that were counted otherwise than is
+    /// configured now: `presence.dau` was changed.
+    pub(super) async fn convert(&self, now: i64) -> Result<(), StoreError> {
+        let today = self.terms.zone.day(now);
+        let open: Vec<Day> = (-1..CLOSED_AFTER).map(|ago| today.plus(-ago)).collect();
+        for day in self.ledger.counted_otherwise(&open).await? {
+            match self.recount(day, None, now).await {
+                Ok(Daily { total, .. }) => info!(%day, total, "counted anew: presence.dau was changed"),
+                // Another gateway has done so.
+                Err(RecalculateError::Stale(_)) => {}
+                Err(RecalculateError::Store(error)) => return Err(error),
+                Err(error @ (RecalculateError::Gone | RecalculateError::NotPast)) => {
+                    warn!(%day, %error, "presence.dau was changed, and the day cannot be counted anew");
+                    continue;
+                }
+            }
+            self.ledger.forget_otherwise(day).await?;
+        }
+        Ok(())
     }
 
     /// Who is in the next part of the log, if there is one.

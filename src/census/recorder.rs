@@ -19,6 +19,17 @@ const BATCH: usize = 1_000;
 /// Room in the queue that is kept.
 const KEPT: usize = 1_000;
 
+/// What became of a batch.
+#[derive(Debug)]
+pub(super) enum Flushed {
+    /// It is in the log, or there is none.
+    Written,
+    /// The store is away: it waits.
+    Away,
+    /// The store will not have it: it is dropped.
+    Broken(Arc<[Item]>),
+}
+
 /// See above.
 #[derive(Debug)]
 pub(super) struct Recorder {
@@ -70,37 +81,39 @@ impl Recorder {
         queue.waiting.iter().chain(under_way).filter_map(|item| item.entry.person()).collect()
     }
 
-    /// Writes one batch; whether it is in the log now, or there is none.
-    pub(super) async fn flush(&self, ledger: &Ledger, now: i64) -> bool {
-        let Ok(_writing) = self.writing.acquire().await else { return false };
+    /// Writes one batch.
+    pub(super) async fn flush(&self, ledger: &Ledger, now: i64) -> Flushed {
+        let Ok(_writing) = self.writing.acquire().await else { return Flushed::Away };
         let Some((number, items)) = self.next() else {
             metrics().census.sink_lag_store.set(0.0);
-            return true;
+            return Flushed::Written;
         };
         let oldest = items.first().map_or(now, |item| item.entry.received_at);
         let started = std::time::Instant::now();
         let writer = Some((self.gateway.as_str(), number));
         let written = ledger.append(Batch { items: &items, writer, now }).await;
-        match written {
+        let flushed = match written {
             Ok(recorded) => {
                 metrics().census.recorded.increment(recorded.accepted);
                 metrics().census.flush_seconds.record(started.elapsed());
                 metrics().census.sink_lag_store.set(0.0);
+                Flushed::Written
             }
             Err(StoreError::Unavailable) => {
                 // By the clock of whoever saw it first.
                 let lag = u32::try_from(now.saturating_sub(oldest).max(0)).unwrap_or(u32::MAX);
                 metrics().census.sink_lag_store.set(f64::from(lag) / 1_000.0);
-                return false;
+                return Flushed::Away;
             }
             Err(StoreError::Broken(why)) => {
                 tracing::error!(why, entries = items.len(), "not recorded who came");
                 let lost = u64::try_from(items.len()).unwrap_or(0);
                 metrics().census.dropped_broken.increment(lost);
+                Flushed::Broken(items)
             }
-        }
+        };
         self.queue.lock().under_way = None;
-        true
+        flushed
     }
 
     fn next(&self) -> Option<(u64, Arc<[Item]>)> {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::analytics::{Position, instant};
 use crate::hub::{OutboxLimits, PeerIdentity};
-use crate::presence::RedisPresence;
+use crate::presence::{Headcount, RedisPresence};
 use crate::store::{Counting, EmbeddedStore, Left, RedisLedger};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef};
 
@@ -52,7 +52,7 @@ fn peer(user: i64) -> Arc<Peer> {
 }
 
 async fn flush(census: &Census) {
-    assert!(census.recorder.flush(&census.ledger, unix_ms()).await);
+    assert!(census.flush(unix_ms()).await);
     assert!(census.recorder.is_empty());
 }
 
@@ -151,10 +151,14 @@ async fn each_instant_has_one_sample_and_old_days_are_closed() {
         place: Place::default(),
     };
     one.ledger.count(&[stray]).await.unwrap();
-    assert!(one.tick(&presence, now, &mut None).await.unwrap());
-    assert!(!other.tick(&presence, now, &mut None).await.unwrap(), "the turn is another's");
+    let counted = one.headcount(&presence).await.unwrap();
+    assert_eq!(counted.users, 1);
+    let counted = Headcount { as_of: now, ..counted };
+    assert!(one.tick(counted, &mut None).await.unwrap());
+    assert!(!other.tick(counted, &mut None).await.unwrap(), "the turn is another's");
     let _: u64 = redis.query(&["DEL", "presence.turn"]).await;
-    assert!(other.tick(&presence, now + 1, &mut None).await.unwrap());
+    let later = Headcount { users: 7, as_of: minute + 59_999 };
+    assert!(other.tick(later, &mut None).await.unwrap());
     let samples = one.ledger.samples(0, i64::MAX).await.unwrap();
     assert_eq!(samples.iter().map(|sample| (sample.at, sample.online)).collect::<Vec<_>>(), [(minute, 1)]);
     let people: Vec<String> = redis.query(&["KEYS", "presence.dau:*:h*"]).await;
@@ -166,6 +170,73 @@ async fn each_instant_has_one_sample_and_old_days_are_closed() {
     assert_eq!(history.peak.map(|peak| (peak.at, peak.online)), Some((minute, 1)));
 }
 
+/// The way of counting is changed in the middle of a day, and back.
+#[tokio::test]
+async fn open_days_are_counted_anew_when_they_are_to_be_counted_otherwise() {
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
+    let now = unix_ms();
+    let zone = Zone::utc();
+    let (today, yesterday) = (zone.day(now), zone.day(now).plus(-1));
+    let of = |counting| ledger.recounted(counting);
+    let census = |counting| Census::new("gw-a", Ledger::Redis(of(counting)), terms("UTC"), None);
+    let before = census(Counting::Estimated);
+    let sz = client("Guangdong", "Shenzhen");
+    for (user, at) in [(1, now), (2, now), (3, zone.span(yesterday).0)] {
+        before.seen(sighting(user, &sz, at));
+        flush(&before).await;
+    }
+    for (round, counting) in [Counting::Exact, Counting::Estimated, Counting::Exact].into_iter().enumerate() {
+        let after = census(counting);
+        // Somebody is there before it is noticed.
+        let user = 10 + i64::try_from(round).unwrap();
+        after.seen(sighting(user, &sz, now));
+        flush(&after).await;
+        after.convert(now).await.unwrap();
+        let days = after.days(&[yesterday, today], Some(By::City)).await.unwrap();
+        let told = |day: &Daily| (day.total, day.places[0].1, day.is_estimated);
+        let is_estimated = counting == Counting::Estimated;
+        let came = 3 + u64::try_from(round).unwrap();
+        assert_eq!(
+            days.iter().map(told).collect::<Vec<_>>(),
+            [(1, 1, is_estimated), (came, came, is_estimated)]
+        );
+        let version = days[1].version;
+        after.convert(now).await.unwrap();
+        assert_eq!(after.days(&[today], None).await.unwrap()[0].version, version, "once");
+    }
+    drop(redis);
+}
+
+/// Years ahead: by its own clock nobody was heard lately, and no time has come.
+#[tokio::test]
+async fn a_gateway_whose_clock_is_wrong_counts_by_that_of_redis() {
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
+    let now = unix_ms();
+    crate::types::simulated::begin();
+    assert!(unix_ms() - now > 5 * 365 * DAY_MS);
+    let own = GatewayRef { id: GatewayId::new("gw-a").unwrap(), epoch: Epoch(1) };
+    let presence = Presence::Redis(RedisPresence::of_its_own(redis.client().await, own));
+    let _: u64 = redis.query(&["ZADD", "presence:online_users", &now.to_string(), "1"]).await;
+    let _: u64 = redis.query(&["ZADD", "presence:online_users", &(now - 185_000).to_string(), "2"]).await;
+    let terms = Terms { every: 1_000, ..terms("UTC") };
+    let census = Census::new("gw-a", Ledger::Redis(ledger), terms, None);
+    let sampled = async {
+        loop {
+            let samples = census.ledger.samples(0, i64::MAX).await.unwrap();
+            if let [first, _, ..] = samples.as_slice() {
+                return *first;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let first = tokio::select! {
+        () = census.keep_up(&presence) => unreachable!("it goes on for ever"),
+        first = tokio::time::timeout(Duration::from_secs(30), sampled) => first.unwrap(),
+    };
+    assert!((now..now + 30_000).contains(&first.at) && first.at % 1_000 == 0, "{first:?}");
+    assert_eq!(first.online, 1);
+}
+
 /// The store is away for a while: what waits is written later, once.
 #[tokio::test]
 async fn an_outage_costs_nobody_his_day() {
@@ -175,11 +246,11 @@ async fn an_outage_costs_nobody_his_day() {
     let now = instant("2026-11-21T10:00:00Z").unwrap();
     (1..=100).for_each(|user| census.seen(sighting(user, &unsaid, now)));
     redis.signal(nix::sys::signal::Signal::SIGSTOP);
-    assert!(!census.recorder.flush(&census.ledger, unix_ms()).await);
+    assert!(!census.flush(unix_ms()).await);
     assert_eq!(census.recorder.waiting(), 100);
     redis.signal(nix::sys::signal::Signal::SIGCONT);
     let end = std::time::Instant::now() + Duration::from_secs(30);
-    while !census.recorder.flush(&census.ledger, unix_ms()).await {
+    while !census.flush(unix_ms()).await {
         assert!(std::time::Instant::now() < end);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -187,6 +258,29 @@ async fn an_outage_costs_nobody_his_day() {
     let log: u64 = redis.query(&["XLEN", "presence.events"]).await;
     assert_eq!((log, total(&census, "2026-11-21").await), (100, 100));
     assert!(census.recorder.is_empty());
+}
+
+/// What the store will not have is dropped, and nobody is lost by it for good.
+#[tokio::test]
+async fn who_could_not_be_counted_is_counted_at_his_next_sign_of_life() {
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Exact).await;
+    let census = Census::new("gw-a", Ledger::Redis(ledger), terms("UTC"), None);
+    let unsaid = BTreeMap::new();
+    let now = instant("2026-11-21T10:00:00Z").unwrap();
+    let _: String = redis.query(&["SET", "presence.events", "no stream"]).await;
+    census.seen(sighting(1, &unsaid, now));
+    flush(&census).await;
+    assert!(census.recorder.is_empty(), "it is not tried again by itself");
+    assert_eq!(census.carry().len(), 0, "nor taken for counted after a hot restart");
+    let _: u64 = redis.query(&["DEL", "presence.events"]).await;
+    for at in [now + 1, now + 2] {
+        census.seen(sighting(1, &unsaid, at));
+    }
+    assert_eq!(census.recorder.waiting(), 1);
+    flush(&census).await;
+    assert_eq!(total(&census, "2026-11-21").await, 1);
+    let log: u64 = redis.query(&["XLEN", "presence.events"]).await;
+    assert_eq!(log, 1);
 }
 
 #[tokio::test]
@@ -202,7 +296,7 @@ async fn a_hundred_thousand_people_are_counted_within_the_error() {
     }
     assert_eq!(census.recorder.waiting(), 100_000);
     while !census.recorder.is_empty() {
-        assert!(census.recorder.flush(&census.ledger, now).await);
+        assert!(census.flush(now).await);
     }
     let days = census.days(&[Day::parse("2026-11-21").unwrap()], Some(By::Province)).await.unwrap();
     let error = days[0].total.abs_diff(100_000);

@@ -14,14 +14,19 @@ use crate::message::id_check;
 use crate::wire::pb::handover_record::Record;
 use crate::wire::pb::{
     HandoverBusNumber, HandoverBusSource, HandoverConnection, HandoverCounter, HandoverFact, HandoverFrame,
-    HandoverGateway, HandoverMark, HandoverMember, HandoverPlace, HandoverPulling, HandoverRecord,
-    HandoverRoom, HandoverTop,
+    HandoverGateway, HandoverHeard, HandoverMark, HandoverMember, HandoverOnline, HandoverPlace,
+    HandoverPulling, HandoverRecord, HandoverRoom, HandoverSeen, HandoverTop, HandoverWatched,
+    HandoverWatcher,
 };
 
 /// As this build's format 1 has it.
 const OF_FORMAT_1: &str = "format-1.state";
 /// The same from a build that knows more: fields and records on top.
 const OF_A_NEWER_BUILD: &str = "format-1-newer.state";
+/// What came to format 1 with presence; whoever does not know it skips it.
+const PRESENCE: &str = "format-1-presence.state";
+/// The same from a build that knows more.
+const PRESENCE_OF_A_NEWER_BUILD: &str = "format-1-presence-newer.state";
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/handover/golden").join(name)
@@ -111,6 +116,47 @@ fn records() -> Vec<Record> {
     ]
 }
 
+/// The same of presence.
+fn presence() -> Vec<Record> {
+    let heard = |user, version| HandoverHeard { user, at: 1_795_263_022_451, version };
+    vec![
+        Record::Online(HandoverOnline {
+            heard: vec![heard(42, 1_795_263_022_449_504), heard(i64::MAX, 8)],
+            left: vec![heard(43, 0)],
+            version: 1_795_263_022_449_505,
+            stepped: 1_795_263_022_452,
+            held: 1_795_263_022_453,
+        }),
+        Record::Watched(HandoverWatched {
+            user: 42,
+            online: true,
+            since: 1_795_263_022_454,
+            version: 9,
+            devices: vec!["phone".into(), "tablet".into()],
+        }),
+        Record::Watcher(HandoverWatcher { conn: 12, users: vec![42, 43] }),
+        Record::Seen(HandoverSeen {
+            day: "2026-11-21".into(),
+            province: "Guangdong".into(),
+            city: "深圳".into(),
+            people: vec![42, u64::MAX - 2],
+        }),
+    ]
+}
+
+/// Which files have a record of each kind: one that is new gets files of its
+/// own.
+const fn file_with(record: &Record) -> &'static str {
+    match record {
+        Record::Gateway(_)
+        | Record::Connection(_)
+        | Record::Room(_)
+        | Record::Counter(_)
+        | Record::Top(_) => OF_FORMAT_1,
+        Record::Online(_) | Record::Watched(_) | Record::Watcher(_) | Record::Seen(_) => PRESENCE,
+    }
+}
+
 /// The summary is kept in front of the state.
 fn file(written: (Vec<u8>, Summary)) -> Vec<u8> {
     let (bytes, Summary { records, bytes: length, digest }) = written;
@@ -134,6 +180,12 @@ fn read_file(name: &str) -> Vec<Record> {
 fn of_this_build() -> Vec<u8> {
     let mut writer = Writer::new(Vec::new(), 1).unwrap();
     records().into_iter().for_each(|record| writer.record(record).unwrap());
+    file(writer.finish().unwrap())
+}
+
+fn presence_of_this_build() -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), 1).unwrap();
+    presence().into_iter().for_each(|record| writer.skippable(record).unwrap());
     file(writer.finish().unwrap())
 }
 
@@ -163,14 +215,39 @@ fn of_a_newer_build() -> Vec<u8> {
     file(writer.finish().unwrap())
 }
 
+fn presence_of_a_newer_build() -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new(), 1).unwrap();
+    for record in presence() {
+        let (tag, message) = match record {
+            Record::Online(record) => (6, record.encode_to_vec()),
+            Record::Watched(record) => (7, record.encode_to_vec()),
+            Record::Watcher(record) => (8, record.encode_to_vec()),
+            Record::Seen(record) => (10, record.encode_to_vec()),
+            other => panic!("{other:?}"),
+        };
+        let mut encoded = HandoverRecord { record: None, skippable: true }.encode_to_vec();
+        prost::encoding::bytes::encode(tag, &with_more(message), &mut encoded);
+        writer.bytes(&with_more(encoded)).unwrap();
+    }
+    file(writer.finish().unwrap())
+}
+
+#[test]
+fn every_kind_of_record_is_in_a_file() {
+    assert!(records().iter().all(|record| file_with(record) == OF_FORMAT_1));
+    assert!(presence().iter().all(|record| file_with(record) == PRESENCE));
+}
+
 #[test]
 fn what_an_older_build_wrote_is_read() {
     assert_eq!(read_file(OF_FORMAT_1), records());
+    assert_eq!(read_file(PRESENCE), presence());
 }
 
 #[test]
 fn what_a_newer_build_writes_in_this_format_is_read() {
     assert_eq!(read_file(OF_A_NEWER_BUILD), records());
+    assert_eq!(read_file(PRESENCE_OF_A_NEWER_BUILD), presence());
 }
 
 #[test]
@@ -178,6 +255,7 @@ fn an_older_build_reads_what_this_one_writes() {
     // Byte by byte what the older one wrote itself.
     assert_eq!(FORMAT, 1, "another format: files of its own, and this one still written for older builds");
     assert_eq!(of_this_build(), fs::read(path(OF_FORMAT_1)).unwrap());
+    assert_eq!(presence_of_this_build(), fs::read(path(PRESENCE)).unwrap());
 }
 
 #[test]
@@ -197,10 +275,15 @@ fn the_connection_of_the_file_goes_on_as_it_was() {
 }
 
 #[test]
-#[ignore = "writes the files of a new format, once"]
+#[ignore = "writes the files that are not there yet, once"]
 fn write_the_files() {
-    for (name, bytes) in [(OF_FORMAT_1, of_this_build()), (OF_A_NEWER_BUILD, of_a_newer_build())] {
-        assert!(!path(name).exists(), "{name} is there already");
+    let files = [
+        (OF_FORMAT_1, of_this_build()),
+        (OF_A_NEWER_BUILD, of_a_newer_build()),
+        (PRESENCE, presence_of_this_build()),
+        (PRESENCE_OF_A_NEWER_BUILD, presence_of_a_newer_build()),
+    ];
+    for (name, bytes) in files.into_iter().filter(|(name, _)| !path(name).exists()) {
         fs::write(path(name), bytes).unwrap();
     }
 }

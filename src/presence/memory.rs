@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{CarriedOnline, Look, MOST_GONE, Online, Rules, Step, Stepped, WATCHING};
+use super::{CarriedOnline, Headcount, Look, MOST_GONE, Online, Rules, Step, Stepped, WATCHING};
 use crate::types::{GatewayRef, UserId};
 
 /// The set itself; gateways of one process may share it.
@@ -60,8 +60,10 @@ impl MemoryPresence {
         self.shared.online.lock().look(now, users)
     }
 
-    pub(super) fn heard_since(&self, from: i64) -> u64 {
-        u64::try_from(self.shared.online.lock().heard_since(from)).unwrap_or(u64::MAX)
+    pub(super) fn count(&self, now: i64, window_ms: i64) -> Headcount {
+        let as_of = now / 1_000;
+        let users = self.shared.online.lock().heard_since(as_of.saturating_sub(window_ms));
+        Headcount { users: u64::try_from(users).unwrap_or(u64::MAX), as_of }
     }
 
     /// As it stands.

@@ -14,6 +14,7 @@
 //! - While it is not known who was heard, because nobody said anything for
 //!   some seconds or the data is new, only farewells make anybody gone.
 //! - Counts are kept, never made by going through users.
+//! - Time is the store's: what a gateway's own clock says matters nowhere.
 //!
 //! [`Watches`] is what one gateway knows of whom its connections watch.
 //!
@@ -138,6 +139,15 @@ pub(crate) struct Look {
     pub is_settled: bool,
 }
 
+/// How many are online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Headcount {
+    /// Users.
+    pub users: u64,
+    /// When, by the store's clock, unix ms.
+    pub as_of: i64,
+}
+
 /// What a gateway has to say and to ask, in one round trip.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Step<'a> {
@@ -183,13 +193,12 @@ impl Presence {
         }
     }
 
-    /// Users heard within `window` before `now` (unix ms).
-    pub(crate) async fn online_count(&self, window: Duration, now: i64) -> Result<u64, PresenceError> {
+    /// Users heard within `window`.
+    pub(crate) async fn online_count(&self, window: Duration) -> Result<Headcount, PresenceError> {
         let window = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
-        let from = now.saturating_sub(window);
         match self {
-            Self::Memory(presence) => Ok(presence.heard_since(from)),
-            Self::Redis(presence) => presence.heard_since(from).await,
+            Self::Memory(presence) => Ok(presence.count(unix_micros(), window)),
+            Self::Redis(presence) => presence.count(window).await,
         }
     }
 }

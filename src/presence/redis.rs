@@ -4,8 +4,10 @@
 use redis::{Cmd, FromRedisValue, RedisResult, Value};
 
 use super::online::since;
-use super::{Change, Farewell, Found, Heard, Look, MOST_GONE, PresenceError, Rules, Step, Stepped, WATCHING};
-use crate::redis::{Call, Client, Keys, PRESENCE, PRESENCE_LOOK, RedisError};
+use super::{
+    Change, Farewell, Found, Headcount, Heard, Look, MOST_GONE, PresenceError, Rules, Step, Stepped, WATCHING,
+};
+use crate::redis::{Call, Client, Keys, PRESENCE, PRESENCE_COUNT, PRESENCE_LOOK, RedisError};
 use crate::types::{Epoch, GatewayId, GatewayRef, UserId};
 
 /// Most users of one script call: others have to get a word in.
@@ -88,11 +90,11 @@ impl RedisPresence {
         Call::new(&PRESENCE_LOOK, keys).arg(users).into()
     }
 
-    pub(super) async fn heard_since(&self, from: i64) -> Result<u64, PresenceError> {
-        let [online, ..] = &self.keys;
-        let mut count = redis::cmd("ZCOUNT");
-        count.arg(online).arg(from).arg("+inf");
-        Ok(self.client.command(count).await?)
+    pub(super) async fn count(&self, window_ms: i64) -> Result<Headcount, PresenceError> {
+        let keys = self.keys.get(..1).unwrap_or_default();
+        let call = Call::new(&PRESENCE_COUNT, keys).arg(window_ms);
+        let (users, as_of) = self.client.command(call).await?;
+        Ok(Headcount { users, as_of })
     }
 }
 

@@ -30,6 +30,6 @@ pub(crate) use lease::{Lease, LeaseError, LeaseRecord, Renewal};
 pub(crate) use node::NodeLease;
 pub use script::APPEND_TEXT;
 pub(crate) use script::{
-    APPEND, BIND, CREATE, Call, DELETE, JOIN, LEAVE, MEMBER, POSITION, PRESENCE, PRESENCE_LOOK, RECORD,
-    RECOUNT, SINK, UNBIND,
+    APPEND, BIND, CREATE, Call, DELETE, JOIN, LEAVE, MEMBER, POSITION, PRESENCE, PRESENCE_COUNT,
+    PRESENCE_LOOK, RECORD, RECOUNT, SINK, UNBIND,
 };

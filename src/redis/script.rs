@@ -80,6 +80,9 @@ pub(crate) static PRESENCE: LazyLock<Script> = LazyLock::new(|| script(include_s
 /// What is known of users.
 pub(crate) static PRESENCE_LOOK: LazyLock<Script> =
     LazyLock::new(|| script(include_str!("presence_look.lua")));
+/// How many are online.
+pub(crate) static PRESENCE_COUNT: LazyLock<Script> =
+    LazyLock::new(|| script(include_str!("presence_count.lua")));
 
 /// Appends to the log of who came and what was reported.
 pub(crate) static RECORD: LazyLock<Script> = LazyLock::new(|| script(include_str!("record.lua")));
@@ -89,7 +92,7 @@ pub(crate) static SINK: LazyLock<Script> = LazyLock::new(|| script(include_str!(
 pub(crate) static RECOUNT: LazyLock<Script> = LazyLock::new(|| script(include_str!("recount.lua")));
 
 /// All of them, to be loaded on connecting.
-pub(super) fn all() -> [&'static Script; 15] {
+pub(super) fn all() -> [&'static Script; 16] {
     [
         &BIND,
         &UNBIND,
@@ -103,6 +106,7 @@ pub(super) fn all() -> [&'static Script; 15] {
         &MEMBER,
         &PRESENCE,
         &PRESENCE_LOOK,
+        &PRESENCE_COUNT,
         &RECORD,
         &SINK,
         &RECOUNT,

@@ -185,6 +185,23 @@ impl Ledger {
         on!(self, ledger => ledger.finish_recount(recount).await)
     }
 
+    /// Those of these days of which people are kept in another way than is
+    /// configured.
+    pub(crate) async fn counted_otherwise(&self, days: &[Day]) -> Result<Vec<Day>, StoreError> {
+        match self {
+            Self::Embedded(_) => Ok(Vec::new()),
+            Self::Redis(ledger) => ledger.counted_otherwise(days).await,
+        }
+    }
+
+    /// They are counted as is configured now.
+    pub(crate) async fn forget_otherwise(&self, day: Day) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(_) => Ok(()),
+            Self::Redis(ledger) => ledger.forget_otherwise(day).await,
+        }
+    }
+
     /// Keeps a day's numbers and forgets its people: nobody can come to it any
     /// more.
     pub(crate) async fn close_day(&self, day: Day) -> Result<(), StoreError> {

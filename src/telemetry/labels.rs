@@ -1,5 +1,7 @@
 //! Label values that the rest of the program chooses from.
 
+use crate::types::EventField;
+
 /// Kinds of frames, as counted by `tidegate_frames_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
@@ -97,22 +99,8 @@ pub(crate) enum ResyncCause {
 /// `tidegate_analytics_events_refused_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventRefusal {
-    /// It is no object, or has an unknown field.
-    Event,
-    /// `installId`
-    InstallId,
-    /// `eventName`
-    EventName,
-    /// `eventTime`
-    EventTime,
-    /// `properties`
-    Properties,
-    /// `eventId`
-    EventId,
-    /// `userId`
-    UserId,
-    /// `client`
-    Client,
+    /// It is bad itself, as this field shows first.
+    Field(EventField),
     /// Good itself, but refused with another one of its call.
     Strict,
     /// The store did not confirm it.
@@ -121,14 +109,14 @@ pub(crate) enum EventRefusal {
 
 impl EventRefusal {
     const ALL: [Self; 10] = [
-        Self::Event,
-        Self::InstallId,
-        Self::EventName,
-        Self::EventTime,
-        Self::Properties,
-        Self::EventId,
-        Self::UserId,
-        Self::Client,
+        Self::Field(EventField::Event),
+        Self::Field(EventField::InstallId),
+        Self::Field(EventField::EventName),
+        Self::Field(EventField::EventTime),
+        Self::Field(EventField::Properties),
+        Self::Field(EventField::EventId),
+        Self::Field(EventField::UserId),
+        Self::Field(EventField::Client),
         Self::Strict,
         Self::Unavailable,
     ];

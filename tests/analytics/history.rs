@@ -77,6 +77,9 @@ async fn a_wrong_question_is_refused_precisely() {
         ("from=2026-11-01T00:00:00Z&to=2026-11-20T00:00:00Z", "27360 steps; at most 1500"),
         ("from=0&to=2026-11-20T00:00:00Z&step=1d", "at most 400 days apart"),
         ("from=-5", "from: must be unix ms"),
+        ("from=1969-12-31T00:00:00Z&step=1h", "not before 1970"),
+        ("from=2026-11-21T00:00:00+08:00", "2026-11-21T10:00:00%2B08:00"),
+        ("from=2026-11-21T00:00Z", "from: must be unix ms, or RFC 3339"),
     ];
     for (query, said) in cases {
         let reply = gateway.http().get(&format!("/v1/presence/online-history?{query}")).await;

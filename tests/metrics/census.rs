@@ -28,7 +28,11 @@ pub(crate) const TIMED: &[Series] = &[
 const DAILY: Series = "tidegate_daily_users";
 const LAG: Series = "tidegate_analytics_sink_lag_seconds{sink=store}";
 pub(crate) const GAUGES: &[Series] = &[DAILY, LAG];
-pub(crate) const AWAY: &[Series] = &["tidegate_analytics_events_refused_total{reason=unavailable}"];
+pub(crate) const AWAY: &[Series] = &[
+    "tidegate_analytics_events_refused_total{reason=unavailable}",
+    "tidegate_presence_samples_missed_total{reason=unavailable}",
+];
+pub(crate) const LATE: &[Series] = &["tidegate_presence_samples_missed_total{reason=refused}"];
 pub(crate) const BROKEN: &[Series] = &["tidegate_daily_dropped_total{reason=broken}"];
 
 const PATH: &str = "/v1/analytics/events";
@@ -91,18 +95,29 @@ async fn people_samples_and_what_is_removed_are_counted() {
 #[tokio::test]
 async fn a_store_that_is_away_shows() {
     let redis = Redis::start().await;
-    let gateway = Gateway::start(Options::cluster(&redis, "gw-a")).await;
+    let config = "presence.sample_every = \"1s\"\n";
+    let gateway = Gateway::start(Options::cluster(&redis, "gw-a").config(config)).await;
     let metrics = Metrics::of(&gateway).await;
     redis.pause();
     let mut phone = Client::open(&gateway, "/ws?user=42&device=phone").await;
     phone.expect_ready().await;
     let body = json!({"events": [event("install-1")]});
     assert_eq!(gateway.http().post(PATH, &body).await.status, 503);
-    metrics.moved(AWAY).await;
+    metrics.moved_within(AWAY, secs(60)).await;
     eventually("somebody waits", secs(60), || async { (metrics.now().await.get(LAG) > 0.0).then_some(()) })
         .await;
     redis.resume();
     metrics.becomes_within(LAG, 0.0, secs(60)).await;
+}
+
+#[tokio::test]
+async fn a_sample_that_comes_after_a_later_one_is_counted() {
+    let redis = Redis::start().await;
+    let ahead = jiff::Timestamp::now().as_millisecond() + 3_600_000;
+    let _: String = redis.query(&["XADD", "presence.online", &format!("{ahead}-0"), "n", "1"]).await;
+    let config = "presence.sample_every = \"1s\"\n";
+    let gateway = Gateway::start(Options::cluster(&redis, "gw-a").config(config)).await;
+    Metrics::of(&gateway).await.moved_within(LATE, secs(60)).await;
 }
 
 #[tokio::test]

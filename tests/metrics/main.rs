@@ -77,6 +77,7 @@ const MOVED: &[&[Series]] = &[
     census::TIMED,
     census::GAUGES,
     census::AWAY,
+    census::LATE,
     census::BROKEN,
     presence::GAUGES,
     presence::ONLINE,

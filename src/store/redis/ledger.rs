@@ -61,6 +61,12 @@ impl RedisLedger {
         Self { name: name.to_owned(), ..self.clone() }
     }
 
+    /// The same of a gateway that counts in this way.
+    #[cfg(test)]
+    pub(crate) fn recounted(&self, counting: Counting) -> Self {
+        Self { counting, ..self.clone() }
+    }
+
     pub(crate) async fn takes_turn(&self, ms: u64) -> Result<bool, StoreError> {
         let key = self.keys.census(".turn");
         let mut take = redis::cmd("SET");

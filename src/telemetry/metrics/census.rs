@@ -19,6 +19,8 @@ pub(crate) struct CensusMetrics {
     pub dropped_broken: Counter,
     pub flush_seconds: Histogram,
     pub samples: Counter,
+    pub samples_refused: Counter,
+    pub samples_unavailable: Counter,
     pub trimmed: Counter,
     pub sink_lag_store: Gauge,
     pub daily_users: Gauge,
@@ -38,6 +40,10 @@ impl CensusMetrics {
             let help = "What is missing in the daily numbers, by reason.";
             labelled("tidegate_daily_dropped_total", help, "reason", r)
         };
+        let missed = |r| {
+            let help = "Samples of the online numbers that were due here and were not kept, by reason.";
+            labelled("tidegate_presence_samples_missed_total", help, "reason", r)
+        };
         Self {
             events_accepted: events("accepted"),
             events_duplicate: events("duplicate"),
@@ -55,6 +61,8 @@ impl CensusMetrics {
                 "One batch of people seen, into the log.",
             ),
             samples: counter("tidegate_presence_samples_total", "Samples of the online numbers taken here."),
+            samples_refused: missed("refused"),
+            samples_unavailable: missed("unavailable"),
             trimmed: counter(
                 "tidegate_analytics_trimmed_total",
                 "Entries of the log removed, past their time.",

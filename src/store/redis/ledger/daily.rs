@@ -85,6 +85,11 @@ impl RedisLedger {
         if self.counting == Counting::Exact { "s" } else { "h" }
     }
 
+    /// Everybody of a day, as the other way of counting keeps it.
+    fn people_otherwise(&self, day: Day) -> String {
+        self.of_day(day, if self.counting == Counting::Exact { ":h" } else { ":s" })
+    }
+
     /// Where the people are; of a recount beside those that count.
     fn people(&self, day: Day, recount: Option<u64>, place: &str) -> String {
         let mode = self.mode();
@@ -243,6 +248,28 @@ impl RedisLedger {
         let mut number = redis::cmd(if self.counting == Counting::Exact { "SCARD" } else { "PFCOUNT" });
         number.arg(key);
         number
+    }
+
+    pub(crate) async fn counted_otherwise(&self, days: &[Day]) -> Result<Vec<Day>, StoreError> {
+        let exists = |day: &Day| {
+            let mut exists = redis::cmd("EXISTS");
+            exists.arg(self.people_otherwise(*day));
+            exists
+        };
+        let mut otherwise = Vec::new();
+        for (day, reply) in days.iter().zip(self.ask(days.iter().map(exists).collect()).await?) {
+            if parse::<bool>(reply)? {
+                otherwise.push(*day);
+            }
+        }
+        Ok(otherwise)
+    }
+
+    /// Those of its places run out by themselves.
+    pub(crate) async fn forget_otherwise(&self, day: Day) -> Result<(), StoreError> {
+        let mut unlink = redis::cmd("UNLINK");
+        unlink.arg(self.people_otherwise(day));
+        self.all(vec![unlink]).await
     }
 
     pub(crate) async fn close_day(&self, day: Day) -> Result<(), StoreError> {
