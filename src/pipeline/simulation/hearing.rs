@@ -45,7 +45,8 @@ impl Visit<'_> {
             Payload::SyncResp(response) => self.pulled(&response),
             Payload::Ack(ack) => self.acked(&ack),
             Payload::Error(error) => self.failed(&error),
-            Payload::ConversationEvent(event) if event.user_id == self.client.user.get() => {
+            // Of itself, or that there is no such group any more.
+            Payload::ConversationEvent(event) if [0, self.client.user.get()].contains(&event.user_id) => {
                 let conversation = ConversationId::parse(&event.conversation_id).unwrap();
                 self.session.note(Some(&conversation), &format!("hears: {:?}", event.change()));
                 if self.session.pulling.remove(&conversation) {
