@@ -10,6 +10,9 @@
 
 mod tool;
 
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::Value;
 use tool::{Run, html};
 
@@ -61,9 +64,24 @@ fn p2p_is_checked() {
 }
 
 #[test]
+fn a_slow_disk_is_slow_for_the_store_and_the_bare_loop() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/slow_sync.c");
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("slow_sync.so");
+    let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+    assert!(made.expect("cc, which Rust links with").success());
+    let slow = [("LD_PRELOAD", library.to_str().unwrap()), ("SLOW_SYNC_US", "20000")];
+    let run = Run::begin_with("p2p --pairs 50 --duration 1 --compare bare --rounds 1", &slow).finish();
+    assert_eq!(run.code, 0, "{}", run.output);
+    let report = run.json();
+    assert!(figure(&report, "commitMeanUs") >= 20_000.0, "{report}");
+    assert!(figure(&report, "bareP50Us") >= 20_000.0, "{report}");
+}
+
+#[test]
 fn p2p_over_two_gateways_is_checked() {
     let report = checked("p2p --pairs 50 --duration 1 --half --redis --gateways 2");
     assert!(figure(&report, "pushP99OverScriptP99") > 0.0);
+    assert!(figure(&report, "sentLateP99Us") > 0.0 && figure(&report, "scriptLateP99Us") > 0.0);
 }
 
 #[test]

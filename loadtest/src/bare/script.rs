@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
+use nix::sys::prctl::set_timerslack;
 use redis::{Cmd, Connection, Script, cmd, pipe};
 use tidegate::internal::APPEND_TEXT;
 
@@ -18,8 +19,8 @@ const DEDUP_S: u64 = 14 * 24 * 3600;
 /// Connections that take turns, so that Redis has work while one of them
 /// reads its answers.
 const CONNECTIONS: u64 = 2;
-/// How often a probe calls.
-const PROBE_EVERY: Duration = Duration::from_millis(5);
+/// How often a probe calls: a load of its own of one or two per cent.
+const PROBE_EVERY: Duration = Duration::from_millis(2);
 
 /// Calls on conversations nobody else uses.
 struct Caller {
@@ -100,11 +101,21 @@ pub(crate) fn pipelined(
     Ok(bare)
 }
 
-/// One call at a time, some hundred a second, beside other load.
+/// One call at a time, 500 a second, beside other load.
 #[derive(Debug)]
 pub(crate) struct Probe {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Latencies>>,
+    thread: JoinHandle<Result<Probed>>,
+}
+
+/// What a probe saw.
+#[derive(Debug, Default)]
+pub(crate) struct Probed {
+    /// How long each call took, from when it was due.
+    pub(crate) calls: Latencies,
+    /// How much of that was the probe's own: from when it was due to when it
+    /// was made, unless the one before took that long.
+    pub(crate) late: Latencies,
 }
 
 impl Probe {
@@ -114,20 +125,26 @@ impl Probe {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let (mut latencies, mut due) = (Latencies::default(), Instant::now());
+            // Woken on time, as who sends by the swarm's timer is.
+            set_timerslack(1).context("timer")?;
+            let (mut probed, mut due) = (Probed::default(), Instant::now());
             while !stopped.load(Ordering::Relaxed) {
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                let left = due.saturating_duration_since(Instant::now());
+                if !left.is_zero() {
+                    std::thread::sleep(left);
+                    probed.late.record(due.elapsed());
+                }
                 caller.call().exec(&mut caller.connection).context("the script")?;
-                latencies.record(due.elapsed());
+                probed.calls.record(due.elapsed());
                 due += PROBE_EVERY;
             }
-            Ok(latencies)
+            Ok(probed)
         });
         Ok(Self { stop, thread })
     }
 
-    /// Ends; how long each call took, from when it was due.
-    pub(crate) fn finish(self) -> Result<Latencies> {
+    /// Ends.
+    pub(crate) fn finish(self) -> Result<Probed> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("a probe"))?
     }

@@ -74,6 +74,8 @@ impl Scenario for P2p {
     fn compared(&self, with: Comparison) -> Compared {
         match with {
             Comparison::Floor | Comparison::WithoutPresence => Compared::Never,
+            // Half of what it can do is no rate to put beside the most of another.
+            Comparison::Bare if self.half => Compared::Never,
             Comparison::Bare => Compared::Within,
             Comparison::OneWorker => Compared::InTurn,
         }
@@ -121,20 +123,21 @@ impl Scenario for P2p {
             let spent = redis.cpu().saturating_sub(before);
             round.add("redisCpuUsPerMessage", spent.as_secs_f64() * 1e6 / float(acked.max(1)));
         }
-        let batch = commits.and_then(|before| Some(Commits::now(stage.side)?.batch_since(&before)));
+        let commits = commits.and_then(|before| Some(Commits::now(stage.side)?.since(&before)));
         pairs.settle(stage.progress, &mut swarm)?;
         let push_p99 = pairs.add_latencies(&mut round, ["stored", "push"]);
         if let Some(probe) = probe {
-            let script = probe.finish()?;
-            round.add("pushP99OverScriptP99", float(push_p99) / float(script.at(0.99).max(1)));
-            round.add_latencies("scriptBeside", script);
+            let probed = probe.finish()?;
+            round.add("pushP99OverScriptP99", float(push_p99) / float(probed.calls.at(0.99).max(1)));
+            round.add_latencies("scriptBeside", probed.calls);
+            round.add("scriptLateP99Us", float(probed.late.at(0.99)));
         }
         if let Some(witness) = pairs.judge(&mut round) {
             stage.judge(witness, &mut round);
         }
         swarm.clear();
         if stage.compared == Some(Comparison::Bare) {
-            self.bare(stage, &mut round, batch, float(acked) / wall)?;
+            self.bare(stage, &mut round, commits.as_ref(), float(acked) / wall)?;
         }
         Ok(round)
     }
@@ -142,7 +145,13 @@ impl Scenario for P2p {
 
 impl P2p {
     /// The same without a gateway, for as long.
-    fn bare(&self, stage: &Stage<'_>, round: &mut Round, batch: Option<f64>, reached: f64) -> Result<()> {
+    fn bare(
+        &self,
+        stage: &Stage<'_>,
+        round: &mut Round,
+        commits: Option<&Commits>,
+        reached: f64,
+    ) -> Result<()> {
         stage.progress.note("the same without a gateway");
         let (span, size) = (Duration::from_secs_f64(self.duration), self.size + AROUND_TEXT);
         let bare = if let Some(redis) = &stage.side.redis {
@@ -150,8 +159,10 @@ impl P2p {
         } else {
             let dir =
                 stage.side.own.first().context("--compare bare needs a gateway of the run's own")?.dir();
-            let batch = batch.unwrap_or(1.0).max(1.0).round();
+            let commits = commits.context("the gateway tells no commits")?;
+            let batch = (commits.messages / commits.count).max(1.0).round();
             round.add("messagesPerCommit", batch);
+            round.add("commitMeanUs", commits.seconds * 1e6 / commits.count);
             // A count of messages fits any integer.
             let batch = format!("{batch:.0}").parse()?;
             append_and_sync(dir, batch, size, span)?
@@ -163,18 +174,29 @@ impl P2p {
     }
 }
 
-/// Commits of the embedded store so far, and the messages in them.
-struct Commits(f64, f64);
+/// Commits of the embedded store so far.
+struct Commits {
+    count: f64,
+    /// Messages in them.
+    messages: f64,
+    /// Writing and syncing.
+    seconds: f64,
+}
 
 impl Commits {
     fn now(side: &Side) -> Option<Self> {
         let admin = side.admins.first()?;
-        let commits = admin.metric("tidegate_store_commits_total").ok()?;
-        let messages = admin.metric("tidegate_store_commit_messages_total").ok()?;
-        (commits > 0.0).then_some(Self(commits, messages))
+        let metric = |name: &str| admin.metric(&format!("tidegate_store_{name}")).ok();
+        let (count, messages) = (metric("commits_total")?, metric("commit_messages_total")?);
+        let seconds = metric("commit_duration_seconds_sum")?;
+        (count > 0.0).then_some(Self { count, messages, seconds })
     }
 
-    fn batch_since(&self, before: &Self) -> f64 {
-        (self.1 - before.1) / (self.0 - before.0).max(1.0)
+    fn since(self, before: &Self) -> Self {
+        Self {
+            count: (self.count - before.count).max(1.0),
+            messages: self.messages - before.messages,
+            seconds: self.seconds - before.seconds,
+        }
     }
 }

@@ -35,6 +35,11 @@ pub struct Run {
 impl Run {
     /// Starts one; arguments are what stands between spaces.
     pub fn begin(line: &str) -> Running {
+        Self::begin_with(line, &[])
+    }
+
+    /// The same, with variables.
+    pub fn begin_with(line: &str, variables: &[(&str, &str)]) -> Running {
         let dir = tempfile::tempdir().unwrap();
         let log = fs::File::create(dir.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_tidegate-loadtest"))
@@ -43,6 +48,7 @@ impl Run {
             .arg(dir.path().join("report.json"))
             .arg("--html")
             .arg(dir.path().join("report.html"))
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -48,6 +48,8 @@ pub(super) struct Pairs {
     delivered: u64,
     ack: Latencies,
     delivery: Latencies,
+    /// From when each was due to when it was sent: this program's own part.
+    late: Latencies,
     counts: Counts,
     gone: Vec<String>,
 }
@@ -89,6 +91,7 @@ impl Pairs {
             delivered: 0,
             ack: Latencies::default(),
             delivery: Latencies::default(),
+            late: Latencies::default(),
             counts: Counts::default(),
             gone: Vec::new(),
         })
@@ -110,7 +113,7 @@ impl Pairs {
     /// Figures count from here.
     pub(super) fn reset(&mut self) {
         (self.acked, self.delivered) = (0, 0);
-        (self.ack, self.delivery) = Default::default();
+        (self.ack, self.delivery, self.late) = Default::default();
     }
 
     pub(super) const fn acked(&self) -> u64 {
@@ -138,6 +141,7 @@ impl Pairs {
             let now = Instant::now();
             while let Some(every) = every.filter(|_| due <= now) {
                 self.send(swarm, turn, due, 1)?;
+                self.late.record(due.elapsed());
                 turn = (turn + 1) % self.plan.pairs;
                 due += every;
             }
@@ -282,9 +286,13 @@ impl Pairs {
         std::str::from_utf8(id.strip_prefix(self.prefix.as_bytes())?).ok()?.parse().ok()
     }
 
-    /// Adds the histograms; returns the 99th percentile of the delivery, µs.
+    /// Adds the histograms, and where messages were due at a time, how late
+    /// they were sent; returns the 99th percentile of the delivery, µs.
     pub(super) fn add_latencies(&mut self, round: &mut Round, [stored, push]: [&str; 2]) -> u64 {
         let p99 = self.delivery.at(0.99);
+        if self.late.count() > 0 {
+            round.add("sentLateP99Us", float(self.late.at(0.99)));
+        }
         round.add_latencies(stored, std::mem::take(&mut self.ack));
         round.add_latencies(push, std::mem::take(&mut self.delivery));
         p99
