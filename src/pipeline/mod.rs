@@ -39,6 +39,7 @@ mod sight;
 #[cfg(test)]
 mod simulation;
 mod standing;
+mod sync;
 #[cfg(test)]
 mod testbed;
 mod watch;
