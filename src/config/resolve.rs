@@ -4,27 +4,21 @@
 //! is collected and resolving goes on with the value as it is, because the
 //! result is thrown away anyway.
 
+mod access;
+mod storage;
+
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redis::IntoConnectionInfo;
 use tracing_subscriber::EnvFilter;
 
 use super::error::{ConfigError, ConfigErrors};
-use super::file::{
-    AdminTable, AnalyticsTable, AuthTable, DauWord, File, FormatWord, GroupsTable, KeyTable, LevelWord,
-    LimitsTable, ModeWord, PresenceTable, RedisTable, RetentionTable, StoreTable, Time, VisibilityWord,
-};
+use super::file::{File, FormatWord, GroupsTable, LimitsTable, PresenceTable, Time, VisibilityWord};
 use super::layers::{CONFIG_VARIABLE, Layers, Origins};
-use super::{
-    Analytics, AuthConfig, Config, Durability, Groups, JwtAlgorithm, JwtConfig, JwtKey, Keep, Limits,
-    PostgresConfig, Presence, RedisConfig, Retention, Secret, Visibility,
-};
-use crate::analytics::Zone;
+use super::{AuthConfig, Config, Groups, Limits, Presence, Visibility};
 use crate::types::GatewayId;
 
 /// What was typed on the command line, not yet looked at.
@@ -142,103 +136,6 @@ impl Resolver {
         }
     }
 
-    fn admin_api_key(&mut self, admin: &AdminTable) -> Option<Secret> {
-        let key = self.secret(
-            "admin.api_key",
-            admin.api_key.as_ref(),
-            "admin.api_key_file",
-            admin.api_key_file.as_deref(),
-        );
-        if let Some(key) = &key {
-            let key = key.expose();
-            if !(16..=256).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()) {
-                self.fault("admin.api_key", "an API key has 16 to 256 visible ASCII characters");
-            }
-        } else if !is_loopback(admin.listen.0)
-            && !self.origins.configured("admin.api_key")
-            && !self.origins.configured("admin.api_key_file")
-        {
-            let message =
-                format!("{} is not loopback: set admin.api_key or admin.api_key_file", admin.listen.0);
-            self.fault("admin.listen", message);
-        }
-        key
-    }
-
-    fn redis(&mut self, table: RedisTable) -> Option<RedisConfig> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
-        if table.prefix.len() > 32 || !table.prefix.bytes().all(allowed) {
-            self.fault("redis.prefix", "a prefix is up to 32 characters of [A-Za-z0-9_.:-]");
-        }
-        let timeout = self.time("redis.timeout", table.timeout, 10..=30_000);
-        let url = table.url?;
-        let scheme = url.expose().split_once("://").map(|(scheme, _)| scheme);
-        let form = "expected redis://[user:password@]host[:port][/db]";
-        match scheme {
-            Some("redis") if url.expose().into_connection_info().is_ok() => {}
-            Some(scheme @ ("rediss" | "redis+sentinel" | "redis+cluster")) => {
-                self.fault("redis.url", format!("{scheme}:// is not built yet; {form}"));
-            }
-            _ => self.fault("redis.url", form),
-        }
-        Some(RedisConfig { url, prefix: table.prefix, timeout })
-    }
-
-    fn auth(&mut self, table: AuthTable) -> AuthConfig {
-        let leeway = self.time("auth.leeway", table.leeway, 0..=300_000);
-        for (key, value) in [("auth.issuer", &table.issuer), ("auth.audience", &table.audience)] {
-            if value.as_deref() == Some("") {
-                self.fault(key, "must not be empty");
-            }
-        }
-        let written = self.origins.configured("auth.keys");
-        let keys: Vec<_> =
-            table.keys.into_iter().enumerate().filter_map(|(i, key)| self.key(i, key)).collect();
-        for (i, key) in keys.iter().enumerate() {
-            if key.kid.is_some() && keys.iter().take(i).any(|other| other.kid == key.kid) {
-                self.fault("auth.keys", format!("key {i}: another key has the same kid"));
-            }
-        }
-        match table.mode {
-            ModeWord::Jwt if !written => {
-                self.fault("auth.mode", "\"jwt\" needs at least one of [[auth.keys]]")
-            }
-            ModeWord::None if written && !self.origins.configured("auth.mode") => {
-                self.fault("auth.keys", "keys are used with auth.mode = \"jwt\" only; set auth.mode");
-            }
-            _ => {}
-        }
-        match table.mode {
-            ModeWord::None => AuthConfig::None,
-            ModeWord::Jwt => {
-                AuthConfig::Jwt(JwtConfig { keys, issuer: table.issuer, audience: table.audience, leeway })
-            }
-        }
-    }
-
-    fn key(&mut self, i: usize, table: KeyTable) -> Option<JwtKey> {
-        let symmetric = table.algorithm == JwtAlgorithm::Hs256;
-        let secret = (table.secret, table.secret_file);
-        let public = (table.public_key, table.public_key_file);
-        let ((text, file), (no_text, no_file), word) =
-            if symmetric { (secret, public, "secret") } else { (public, secret, "public_key") };
-        let algorithm = table.algorithm.as_str();
-        let material = match (text, file) {
-            _ if no_text.is_some() || no_file.is_some() => {
-                Err(format!("{algorithm} takes {word} or {word}_file only"))
-            }
-            (Some(text), None) => Ok(text),
-            (None, Some(path)) => read_secret(&path),
-            _ => Err(format!("{algorithm} needs one of {word} and {word}_file")),
-        };
-        let key = material.and_then(|material| {
-            let key = JwtKey { algorithm: table.algorithm, kid: table.kid, material };
-            key.decoding_key().map_err(|error| error.to_string())?;
-            Ok(key)
-        });
-        self.good("auth.keys", key.map_err(|message| format!("key {i}: {message}")))
-    }
-
     fn limits(&mut self, table: &LimitsTable) -> Limits {
         let max_frame_bytes = self.within("limits.max_frame_bytes", table.max_frame_bytes, 1024..=16 << 20);
         let outbox_bytes = self.within("limits.outbox_bytes", table.outbox_bytes, 4096..=1 << 30);
@@ -262,32 +159,6 @@ impl Resolver {
         }
     }
 
-    fn durability(&mut self, table: &StoreTable, alone: bool) -> Durability {
-        if alone && table.level == LevelWord::Three {
-            self.fault("store.level", "\"3\" needs a Redis with a replica; alone there is none");
-        }
-        let level = match table.level {
-            LevelWord::Auto => None,
-            LevelWord::One => Some(1),
-            LevelWord::Two => Some(2),
-            LevelWord::Three => Some(3),
-        };
-        Durability { level, replicas: self.within("store.replicas", table.replicas, 1..=16) }
-    }
-
-    fn retention(&mut self, table: &RetentionTable) -> Retention {
-        let mut keep = |age_key, age: Time, count| {
-            const HOUR: u64 = 3_600_000;
-            let age =
-                if age.0.is_zero() { None } else { Some(self.time(age_key, age, HOUR..=3_650 * 24 * HOUR)) };
-            Keep { age, count: Some(count).filter(|count| *count > 0) }
-        };
-        Retention {
-            p2p: keep("retention.p2p_age", table.p2p_age, table.p2p_count),
-            group: keep("retention.group_age", table.group_age, table.group_count),
-        }
-    }
-
     fn groups(&mut self, table: &GroupsTable) -> Groups {
         Groups {
             push_members: self.within("groups.push_members", table.push_members, 0..=10_000_000),
@@ -295,37 +166,6 @@ impl Resolver {
             pull_spread: self.time("groups.pull_spread", table.pull_spread, 0..=60_000),
             receipt_members: self.within("groups.receipt_members", table.receipt_members, 0..=10_000),
         }
-    }
-
-    fn analytics(&mut self, table: AnalyticsTable, presence: &PresenceTable) -> Analytics {
-        const DAY: u64 = 24 * 3_600_000;
-        let zone = self.good("analytics.time_zone", Zone::parse(&table.time_zone));
-        Analytics {
-            zone: zone.unwrap_or_else(Zone::utc),
-            log_age: self.time("analytics.log_age", table.log_age, DAY..=3_650 * DAY),
-            log_count: self.within("analytics.log_count", table.log_count, 1_000..=1_000_000_000),
-            postgres: self.postgres(table.postgres_url, table.postgres_source),
-            geo_database: table.geo_database,
-            exact: presence.dau == DauWord::Exact,
-            sample_every: self.time("presence.sample_every", presence.sample_every, 1_000..=3_600_000),
-            history_age: self.time("presence.history_age", presence.history_age, DAY..=3_650 * DAY),
-        }
-    }
-
-    fn postgres(&mut self, url: Option<Secret>, source: String) -> Option<PostgresConfig> {
-        let is_name = |c: u8| c.is_ascii_alphanumeric() || b"_.-".contains(&c);
-        if !(1..=64).contains(&source.len()) || !source.bytes().all(is_name) {
-            self.fault("analytics.postgres_source", "must be 1-64 characters of [A-Za-z0-9_.-]");
-        }
-        let url = url?;
-        if !["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme)) {
-            self.fault("analytics.postgres_url", "must be postgres://user:password@host/database");
-        }
-        if !cfg!(feature = "postgres") {
-            let message = "this program was built without it: cargo build --release --features postgres";
-            self.fault("analytics.postgres_url", message);
-        }
-        Some(PostgresConfig { url, source })
     }
 
     fn presence(&mut self, table: &PresenceTable, heartbeat: Time) -> Presence {
@@ -361,36 +201,6 @@ impl Resolver {
         filter
     }
 
-    /// The one of two ways to give a secret that was used.
-    fn secret(
-        &mut self,
-        key: &str,
-        text: Option<&Secret>,
-        file_key: &str,
-        file: Option<&Path>,
-    ) -> Option<Secret> {
-        match (text, file) {
-            (Some(_), Some(_)) => {
-                let message = format!("set one of this and {}, not both", self.origins.of(file_key));
-                self.fault(key, message);
-                None
-            }
-            (Some(text), None) => Some(text.clone()),
-            (None, Some(path)) => self.good(file_key, read_secret(path)),
-            (None, None) => None,
-        }
-    }
-
-    fn loopback_only(&mut self, key: &str, address: SocketAddr) {
-        if !is_loopback(address) {
-            let message = format!(
-                "{address} is not loopback and auth.mode is \"none\": set auth.mode = \"jwt\", \
-                 or pass --insecure-auth-none to let anybody be any user"
-            );
-            self.fault(key, message);
-        }
-    }
-
     fn within<T: PartialOrd + Display>(&mut self, key: &str, value: T, range: RangeInclusive<T>) -> T {
         if !range.contains(&value) {
             self.fault(key, format!("{value} is not within {} to {}", range.start(), range.end()));
@@ -417,20 +227,9 @@ impl Resolver {
     }
 }
 
-fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
-}
-
 /// As browsers write it: lower case, without path.
 fn is_origin(text: &str) -> bool {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._:[]".contains(&b);
     !host.is_empty() && host.bytes().all(allowed)
-}
-
-fn read_secret(path: &Path) -> Result<Secret, String> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let text = text.trim();
-    if text.is_empty() { Err(format!("{} is empty", path.display())) } else { Ok(Secret::new(text)) }
 }
