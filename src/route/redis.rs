@@ -214,12 +214,15 @@ fn parse_bound(reply: RedisResult<Value>) -> Result<Vec<Bound>, RouteError> {
 /// A user's devices. Read where it lies: each message asks for two users'.
 fn parse_route(reply: RedisResult<Value>) -> Result<Vec<DeviceRoute>, RouteError> {
     let value = reply.and_then(Value::extract_error).map_err(RedisError::from)?;
-    let text = |value| match value {
-        &Value::BulkString(ref bytes) => std::str::from_utf8(bytes).ok(),
-        _ => None,
-    };
     let fields = value.as_map_iter().ok_or_else(unexpected)?;
     Ok(fields.filter_map(|(device, value)| parse_device(text(device)?, text(value)?)).collect())
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    }
 }
 
 /// `gateway|epoch|conn|bound|expiry`; what does not parse is nobody's.
