@@ -204,7 +204,8 @@ async fn open_days_are_counted_anew_when_they_are_to_be_counted_otherwise() {
         after.convert(now).await.unwrap();
         assert_eq!(after.days(&[today], None).await.unwrap()[0].version, version, "once");
     }
-    drop(redis);
+    let estimates: Vec<String> = redis.query(&["KEYS", "presence.dau:*:h*"]).await;
+    assert_eq!(estimates, Vec::<String>::new());
 }
 
 /// Years ahead: by its own clock nobody was heard lately, and no time has come.

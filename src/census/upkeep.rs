@@ -53,11 +53,11 @@ impl Census {
         let (mut closed, mut is_converted) = (None, false);
         let first = self.headcount(presence).await;
         let mut clock = StoreClock::says(first.map_or_else(|_| unix_ms(), |counted| counted.as_of));
-        let _ = self.tell_today(self.terms.zone.day(clock.now())).await;
         loop {
             if !is_converted {
                 let converted = self.convert(clock.now()).await;
                 is_converted = converted.inspect_err(|error| warn!(%error, "it is tried again")).is_ok();
+                let _ = self.tell_today(self.terms.zone.day(clock.now())).await;
             }
             let next = aligned(clock.now(), every).saturating_add(every);
             // Not all at once, and none too early where clocks differ in their

@@ -40,6 +40,10 @@ const LOOKS: usize = 256;
 const URGENT_LOOKS: usize = 4_096;
 /// Most farewells kept while there is no answer; the window does the rest.
 const FAREWELLS: usize = 65_536;
+/// By how much a goodbye is taken to be older than it is, ms: who is bound
+/// right behind it was heard after it, and both are told to the millisecond
+/// only, by two clocks.
+const CLEARANCE_MS: i64 = 2;
 /// Most users without a connection kept.
 const STRANGERS: usize = 65_536;
 /// Most changes of one bus item.
@@ -202,7 +206,10 @@ impl Ports {
             return;
         }
         let farewell = |(user, unbound): (UserId, &Unbound)| match *unbound {
-            Unbound::Last { at } => Some(Farewell { user, at: i64::try_from(at / 1_000).unwrap_or(0) }),
+            Unbound::Last { at } => {
+                let at = i64::try_from(at / 1_000).unwrap_or(0).saturating_sub(CLEARANCE_MS);
+                Some(Farewell { user, at })
+            }
             Unbound::NotOurs | Unbound::Removed => None,
         };
         let farewells: Vec<Farewell> = users.zip(unbound).filter_map(farewell).collect();

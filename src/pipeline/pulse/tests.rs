@@ -80,3 +80,30 @@ async fn nothing_is_said_while_another_process_takes_over() {
     assert_eq!(events(&watcher).len(), 1, "what was to be said was said before");
     assert!(gateway.ports.pulse.heard.lock().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_back_in_the_moment_he_left_stays() {
+    crate::types::simulated::begin();
+    let bed = Testbed::new();
+    let gateway = bed.gateway("gw");
+    let ports = &gateway.ports;
+    ports.pulse.heard(user(7), monotonic_ms());
+    ports.beat().await;
+    tokio::time::sleep(EVERY).await;
+    let at = u64::try_from(crate::types::unix_micros()).unwrap();
+    ports.note_departed(std::iter::once(user(7)), &[Unbound::Last { at }]);
+    ports.pulse.heard(user(7), monotonic_ms());
+    for _ in 0..20 {
+        ports.beat().await;
+        tokio::time::sleep(EVERY).await;
+    }
+    assert_eq!(ports.pulse.online(), Some(1));
+    // Not so who does not come back.
+    let at = u64::try_from(crate::types::unix_micros()).unwrap();
+    ports.note_departed(std::iter::once(user(7)), &[Unbound::Last { at }]);
+    for _ in 0..20 {
+        ports.beat().await;
+        tokio::time::sleep(EVERY).await;
+    }
+    assert_eq!(ports.pulse.online(), Some(0));
+}

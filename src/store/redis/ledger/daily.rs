@@ -85,9 +85,10 @@ impl RedisLedger {
         if self.counting == Counting::Exact { "s" } else { "h" }
     }
 
-    /// Everybody of a day, as the other way of counting keeps it.
-    fn people_otherwise(&self, day: Day) -> String {
-        self.of_day(day, if self.counting == Counting::Exact { ":h" } else { ":s" })
+    /// The people of a day, as the other way of counting keeps them.
+    fn people_otherwise(&self, day: Day, place: &str) -> String {
+        let mode = if self.counting == Counting::Exact { "h" } else { "s" };
+        self.of_day(day, &format!(":{mode}{place}"))
     }
 
     /// Where the people are; of a recount beside those that count.
@@ -253,7 +254,7 @@ impl RedisLedger {
     pub(crate) async fn counted_otherwise(&self, days: &[Day]) -> Result<Vec<Day>, StoreError> {
         let exists = |day: &Day| {
             let mut exists = redis::cmd("EXISTS");
-            exists.arg(self.people_otherwise(*day));
+            exists.arg(self.people_otherwise(*day, ""));
             exists
         };
         let mut otherwise = Vec::new();
@@ -265,11 +266,13 @@ impl RedisLedger {
         Ok(otherwise)
     }
 
-    /// Those of its places run out by themselves.
     pub(crate) async fn forget_otherwise(&self, day: Day) -> Result<(), StoreError> {
-        let mut unlink = redis::cmd("UNLINK");
-        unlink.arg(self.people_otherwise(day));
-        self.all(vec![unlink]).await
+        let mut hashes = redis::cmd("HKEYS");
+        hashes.arg(self.places(day, None));
+        let hashes: Vec<String> = self.one(hashes).await?;
+        let places = hashes.iter().map(|hash| self.people_otherwise(day, &format!(":{hash}")));
+        let keys: Vec<String> = places.chain([self.people_otherwise(day, "")]).collect();
+        self.all(keys.chunks(NUMBERS).map(unlink).collect()).await
     }
 
     pub(crate) async fn close_day(&self, day: Day) -> Result<(), StoreError> {
@@ -307,11 +310,6 @@ impl RedisLedger {
         let hashes: Vec<String> = self.one(hashes).await?;
         let places = hashes.iter().map(|hash| self.people(day, None, &format!(":{hash}")));
         let keys = places.chain([self.people(day, None, ""), self.places(day, None)]).collect::<Vec<_>>();
-        let unlink = |keys: &[String]| {
-            let mut unlink = redis::cmd("UNLINK");
-            unlink.arg(keys);
-            unlink
-        };
         self.all(keys.chunks(NUMBERS).map(unlink).collect()).await
     }
 
@@ -320,6 +318,12 @@ impl RedisLedger {
         let replies = self.ask(commands).await?;
         replies.into_iter().try_for_each(|reply: RedisResult<Value>| parse::<Value>(reply).map(drop))
     }
+}
+
+fn unlink(keys: &[String]) -> redis::Cmd {
+    let mut unlink = redis::cmd("UNLINK");
+    unlink.arg(keys);
+    unlink
 }
 
 fn kept_places(kept: &Kept, by: By) -> Vec<(Place, u64)> {
