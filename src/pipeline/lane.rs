@@ -99,6 +99,12 @@ impl Lane {
     async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.work.recv_many(&mut batch, BATCH).await > 0 {
+            self.ports.store.turn().await;
+            while batch.len() < BATCH
+                && let Ok(work) = self.work.try_recv()
+            {
+                batch.push(work);
+            }
             let mut pending = Vec::with_capacity(batch.len());
             for work in batch.drain(..) {
                 match work {

@@ -185,9 +185,7 @@ impl Pipeline {
         let shedding = matches!(&request.origin, Origin::Peer { peer, .. } if peer.is_shedding(now_ms));
         let size = u32::try_from(request.size()).unwrap_or(u32::MAX);
         request.room = Arc::clone(&self.send_room).try_acquire_many_owned(size).ok();
-        let lane = fnv1a64(request.draft.push.conversation_id.as_bytes())
-            % u64::try_from(self.lanes.len()).unwrap_or(1);
-        let lane = usize::try_from(lane).ok().and_then(|lane| self.lanes.get(lane));
+        let lane = self.lanes.get(lane_of(&request.draft.push.conversation_id, self.lanes.len()));
         let turned_away = match lane.filter(|_| !shedding && request.room.is_some()) {
             Some(lane) => {
                 match lane.try_send(Work::Send(request)).map_err(mpsc::error::TrySendError::into_inner) {
@@ -203,6 +201,38 @@ impl Pipeline {
             } else {
                 request.turn_away(Refusal::QueueFull);
             }
+        }
+    }
+}
+
+/// Which of `lanes` a conversation's sends go to.
+fn lane_of(conversation: &str, lanes: usize) -> usize {
+    let hash = fnv1a64(conversation.as_bytes());
+    // Alone, its low bits are those of the letters: users 2n and 2n + 1, all
+    // of them, would share a lane. Its high bits hardly know the last letters.
+    let folded = (hash ^ (hash >> 32)) % u64::try_from(lanes).unwrap_or(u64::MAX).max(1);
+    usize::try_from(folded).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lane_of;
+
+    #[test]
+    fn conversations_of_all_kinds_are_spread_over_the_lanes() {
+        const CONVERSATIONS: u64 = 1_000;
+        const LANES: usize = 4;
+        let kinds: [fn(u64) -> String; 5] = [
+            |n| format!("p2p:{}:{}", 1_000_000 + 2 * n, 1_000_001 + 2 * n),
+            |n| format!("p2p:{}:{}", 1_000_001 + 2 * n, 1_000_002 + 2 * n),
+            |n| format!("p2p:{n}:{}", 1_000_000 + 7 * n),
+            |n| format!("p2p:42:{}", 100 + n),
+            |n| format!("g:room-{n}"),
+        ];
+        for kind in kinds {
+            let mut counts = [0; LANES];
+            (0..CONVERSATIONS).for_each(|n| counts[lane_of(&kind(n), LANES)] += 1);
+            assert!(counts.iter().all(|count| *count >= 150), "{}: {counts:?}", kind(0));
         }
     }
 }

@@ -60,6 +60,15 @@ impl Store {
         }
     }
 
+    /// Waits until a batch that is handed over now would be begun soon: what
+    /// comes meanwhile can go with it. At most 50 ms, and not at all where one
+    /// batch does not wait for another.
+    pub(crate) async fn turn(&self) {
+        if let Self::Embedded(store) = self {
+            store.turn().await;
+        }
+    }
+
     /// Appends in order; one outcome each.
     pub(crate) async fn append(&self, batch: &[&Append]) -> Appends {
         match self {

@@ -21,6 +21,8 @@ use crate::telemetry::metrics;
 
 /// Most work of one commit; each lane has at most one piece waiting.
 const MOST: usize = 64;
+/// Longest wait, behind a commit, for who is known to hand over work.
+const GATHER: Duration = Duration::from_micros(500);
 /// What needs no sync of its own is on disk after this long.
 const LAZY: Duration = Duration::from_secs(1);
 /// Pause between two tries to open the files.
@@ -98,6 +100,9 @@ pub(super) struct Committer {
     is_suspended: bool,
     /// Why the files could not be opened again: said once.
     refusal: String,
+    /// Pieces of work that are about to come, and until when they are waited
+    /// for.
+    coming: (usize, Instant),
 }
 
 /// A commit being put together.
@@ -119,6 +124,7 @@ impl Committer {
             is_down: false,
             is_suspended: false,
             refusal: String::new(),
+            coming: (0, Instant::now()),
         }
     }
 
@@ -161,7 +167,7 @@ impl Committer {
                     }
                 }
                 taken += 1;
-                next = if taken < MOST { self.orders.try_recv().ok() } else { None };
+                next = if taken < MOST { self.more() } else { None };
             }
             self.commit(&mut round);
             if close.is_some() {
@@ -180,6 +186,15 @@ impl Committer {
         if let Some(done) = closed {
             let _ = done.send(());
         }
+    }
+
+    /// What waits, or is about to come.
+    fn more(&mut self) -> Option<Order> {
+        let (coming, until) = self.coming;
+        if coming == 0 {
+            return self.orders.try_recv().ok();
+        }
+        self.orders.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
     }
 
     /// Another process is to open the files, if all that was written is known
@@ -205,6 +220,7 @@ impl Committer {
             }
             round.staged = engine.map(|engine| Staged::new(engine, Arc::clone(&self.shared)));
         }
+        self.coming.0 = self.coming.0.saturating_sub(1);
         round.concluding.push((job.stage)(round.staged.as_mut()));
         round.is_synced |= job.durability == Durability::Synced;
     }
@@ -226,7 +242,9 @@ impl Committer {
         let engine = self.shared.engine().ok_or(StoreError::Unavailable)?;
         let started = Instant::now();
         let messages = content.messages.len();
+        self.shared.turn.begin();
         let written = engine.write(content.messages, content.rows, is_synced);
+        self.coming = (self.shared.turn.end(), Instant::now() + GATHER);
         drop(engine);
         if let Err(error) = written {
             self.fail(&error);

@@ -36,6 +36,7 @@ mod staged;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod turn;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -186,6 +187,12 @@ impl EmbeddedStore {
 
     fn audience(&self, group: &ConversationId, mver: u64, members: u64) -> Audience {
         Audience { mver, members, gateways: self.shared.interested(group) }
+    }
+
+    /// Waits while a commit is under way, 50 ms at most: what is gathered
+    /// meanwhile goes with the next one.
+    pub(super) async fn turn(&self) {
+        self.shared.turn.wait().await;
     }
 
     pub(super) async fn append(&self, batch: &[&Append]) -> Appends {

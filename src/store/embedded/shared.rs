@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::engine::Engine;
 use super::heads::Heads;
+use super::turn::Turn;
 use crate::types::{ConversationId, Epoch, GatewayId, GatewayRef};
 
 /// See above.
@@ -19,6 +20,7 @@ pub(super) struct Shared {
     /// `None` while they are closed.
     engine: RwLock<Option<Arc<Engine>>>,
     pub(super) heads: Heads,
+    pub(super) turn: Turn,
     interest: Mutex<HashMap<ConversationId, BTreeMap<GatewayId, Epoch>>>,
 }
 
@@ -28,6 +30,7 @@ impl Shared {
             dir,
             engine: RwLock::new(Some(Arc::new(engine))),
             heads: Heads::default(),
+            turn: Turn::default(),
             interest: Mutex::default(),
         }
     }
