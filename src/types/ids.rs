@@ -135,8 +135,15 @@ impl fmt::Display for GatewayId {
 /// FNV-1a, 64 bit.
 #[must_use]
 pub(crate) fn fnv1a64(bytes: &[u8]) -> u64 {
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+    fnv1a64_from(FNV_BASIS, bytes)
+}
+
+/// Where FNV-1a starts.
+pub(super) const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a, going on from `hash`.
+pub(super) fn fnv1a64_from(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Names one cold start of a gateway: unix microseconds, only ever growing.
