@@ -41,7 +41,6 @@ impl Held {
 /// One conversation's hole.
 #[derive(Debug)]
 struct Gap {
-    conversation: ConversationId,
     held: BTreeMap<(u64, i64), Held>,
     bytes: usize,
     /// Of a group: the newest state that anything here is of.
@@ -77,7 +76,7 @@ impl Gap {
 /// All of them; few, if any.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
-    map: Mutex<BTreeMap<u64, Gap>>,
+    map: Mutex<BTreeMap<ConversationId, Gap>>,
     open: AtomicUsize,
     /// Told when there is a new one.
     pub(crate) opened: Notify,
@@ -113,17 +112,9 @@ impl Gaps {
     /// Changes a conversation's hole, made if there is none, due by `due`.
     fn at(&self, conversation: &ConversationId, due: u64, change: impl FnOnce(&mut Gap)) {
         let mut map = self.map.lock();
-        let gap = map.entry(conversation.key()).or_insert_with(|| {
+        let gap = map.entry(conversation.clone()).or_insert_with(|| {
             metrics().holes.increment(1);
-            Gap {
-                conversation: conversation.clone(),
-                held: BTreeMap::new(),
-                bytes: 0,
-                mver: 0,
-                unread: false,
-                due,
-                reading: None,
-            }
+            Gap { held: BTreeMap::new(), bytes: 0, mver: 0, unread: false, due, reading: None }
         });
         gap.due = gap.due.min(due);
         change(gap);
@@ -135,36 +126,32 @@ impl Gaps {
     /// The newest state of a group that what waits is of; 0 = none is said.
     #[must_use]
     pub(crate) fn mver(&self, conversation: &ConversationId) -> u64 {
-        self.map.lock().get(&conversation.key()).map_or(0, |gap| gap.mver)
+        self.map.lock().get(conversation).map_or(0, |gap| gap.mver)
     }
 
     /// Every conversation with a hole.
     #[must_use]
     pub(crate) fn all(&self) -> Vec<ConversationId> {
-        self.map.lock().values().map(|gap| gap.conversation.clone()).collect()
+        self.map.lock().keys().cloned().collect()
     }
 
     /// What waits behind a conversation's hole, in order. It stays noted.
     #[must_use]
     pub(crate) fn held(&self, conversation: &ConversationId) -> Vec<Held> {
-        self.map
-            .lock()
-            .get(&conversation.key())
-            .map(|gap| gap.held.values().cloned().collect())
-            .unwrap_or_default()
+        self.map.lock().get(conversation).map(|gap| gap.held.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Somebody reads the log for a hole, until `until` (monotonic ms) at the
     /// latest: nobody else does before [`Self::done`].
     pub(crate) fn take_on(&self, conversation: &ConversationId, until: u64) {
-        if let Some(gap) = self.map.lock().get_mut(&conversation.key()) {
+        if let Some(gap) = self.map.lock().get_mut(conversation) {
             gap.reading = Some(until);
         }
     }
 
     /// The log is read now: what is noted from here on is another hole.
     pub(crate) fn begin(&self, conversation: &ConversationId) {
-        if let Some(gap) = self.map.lock().get_mut(&conversation.key()) {
+        if let Some(gap) = self.map.lock().get_mut(conversation) {
             gap.unread = false;
         }
     }
@@ -173,14 +160,13 @@ impl Gaps {
     /// returns what waited behind it, in order.
     pub(crate) fn close(&self, conversation: &ConversationId) -> Vec<Held> {
         let mut map = self.map.lock();
-        let key = conversation.key();
-        let held = match map.get_mut(&key) {
+        let held = match map.get_mut(conversation) {
             Some(gap) if gap.unread || gap.reading.is_some() => {
                 gap.due = if gap.unread { 0 } else { u64::MAX };
                 gap.bytes = 0;
                 std::mem::take(&mut gap.held)
             }
-            _ => map.remove(&key).map(|gap| gap.held).unwrap_or_default(),
+            _ => map.remove(conversation).map(|gap| gap.held).unwrap_or_default(),
         };
         self.open.store(map.len(), Ordering::Release);
         drop(map);
@@ -191,10 +177,10 @@ impl Gaps {
     /// Nobody reads the log any more. What is left was noted meanwhile.
     pub(crate) fn done(&self, conversation: &ConversationId) {
         let mut map = self.map.lock();
-        if let Some(gap) = map.get_mut(&conversation.key()) {
+        if let Some(gap) = map.get_mut(conversation) {
             gap.reading = None;
             if !gap.unread && gap.held.is_empty() {
-                map.remove(&conversation.key());
+                map.remove(conversation);
             }
         }
         self.open.store(map.len(), Ordering::Release);
@@ -204,7 +190,7 @@ impl Gaps {
 
     /// Puts off the read of a hole.
     pub(crate) fn postpone(&self, conversation: &ConversationId, due: u64) {
-        if let Some(gap) = self.map.lock().get_mut(&conversation.key()) {
+        if let Some(gap) = self.map.lock().get_mut(conversation) {
             (gap.due, gap.unread) = (due, true);
         }
         // Whoever waits for the next one has to look again.
@@ -216,7 +202,7 @@ impl Gaps {
     #[must_use]
     pub(crate) fn due(&self, now_ms: u64) -> (Vec<ConversationId>, Option<u64>) {
         let map = self.map.lock();
-        let due = map.values().filter(|gap| gap.at() <= now_ms).map(|gap| gap.conversation.clone()).collect();
+        let due = map.iter().filter(|(_, gap)| gap.at() <= now_ms).map(|(of, _)| of.clone()).collect();
         let next = map.values().map(Gap::at).filter(|due| *due > now_ms).min();
         (due, next)
     }

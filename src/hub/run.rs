@@ -7,11 +7,12 @@
 //! task is woken for that. So all bytes are in the outbox or in the kernel
 //! still, and in order.
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, RawFd};
 
 use bytes::Bytes;
+use nix::sys::socket::{MsgFlags, send, sendmsg};
 use parking_lot::MutexGuard;
-use tokio::net::TcpStream;
 
 use super::copies::Offered;
 use super::gap::Held;
@@ -23,6 +24,8 @@ use crate::types::ConversationId;
 
 /// Most messages of one run.
 pub(crate) const MAX_RUN: usize = 32;
+/// What does not go at once does not go, and a peer that is gone is no signal.
+const NOW: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
 
 /// At most [`MAX_RUN`] messages of one conversation, in order.
 #[derive(Debug)]
@@ -166,7 +169,7 @@ impl Outbox {
             return;
         }
         if !run.messages.iter().any(&own) && state.stride(run, since) {
-            let left = state.write(|socket| socket.try_write(&run.joined));
+            let left = state.write(|socket| send(socket, &run.joined, NOW));
             return hand_over(state, run.messages.iter(), left, limits, fanned);
         }
         let mut fresh = [None; MAX_RUN];
@@ -198,7 +201,7 @@ impl Outbox {
             *slice = IoSlice::new(&held.frame.bytes);
         }
         let slices = slices.get(..count).unwrap_or_default();
-        let left = state.write(|socket| socket.try_write_vectored(slices));
+        let left = state.write(|socket| sendmsg::<()>(socket, slices, &[], NOW, None));
         hand_over(state, fresh, left, limits, fanned);
     }
 }
@@ -258,10 +261,12 @@ impl State {
     }
 
     /// Writes by itself, if nothing is queued; returns how many bytes left. An
-    /// error is found by the connection's task.
-    fn write(&self, write: impl FnOnce(&TcpStream) -> io::Result<usize>) -> usize {
+    /// error is found by the connection's task, and so is a socket that is full:
+    /// tokio is not asked what it knows of each, which would be read for that
+    /// alone.
+    fn write(&self, write: impl FnOnce(RawFd) -> nix::Result<usize>) -> usize {
         let socket = self.socket.as_ref().filter(|_| self.frames == 0 && !self.opening);
-        socket.map_or(0, |socket| write(socket).unwrap_or(0))
+        socket.map_or(0, |socket| write(socket.as_raw_fd()).unwrap_or(0))
     }
 }
 

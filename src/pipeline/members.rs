@@ -77,7 +77,7 @@ impl Ports {
     pub(super) fn leave_rooms(&self, peer: &Peer) {
         let user = peer.identity.user;
         for key in peer.outbox.keys() {
-            if let Some(room) = self.hub.rooms.by_key(key) {
+            for room in self.hub.rooms.by_key(key) {
                 room.leave_unless(user, || self.hub.has(user));
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use socket2::SockRef;
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::hub::{Class, Frame, Start};
