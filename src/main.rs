@@ -11,8 +11,14 @@ use tidegate::{Exit, Gateway, install_log, process_env, resolve};
 /// Chosen by measurement (`benches/README.md`): glibc's takes a third more for
 /// an idle connection, because a task is aligned to 128 bytes, and keeps what
 /// left.
+#[cfg(not(feature = "jemalloc"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Its own thread gives back what the others have freed, also while they idle.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Threads that read the embedded store: each keeps a stack and freed memory
 /// of its own, and more than the disk serves at a time only wait.

@@ -6,8 +6,12 @@ use foldhash::fast::RandomState;
 
 use super::{Day, Person, Place};
 
-/// Most people of one day; 17 bytes each, at the next power of two.
+/// Most people of one day; 11 bytes each, at the next power of two.
 const MOST: usize = 4_000_000;
+
+/// A person's number, and his place's: in bytes, or each would take six more
+/// for the alignment.
+type People = HashMap<[u8; 8], [u8; 2], RandomState>;
 
 /// What a look at somebody finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,11 +28,11 @@ pub(crate) enum Visit {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     day: Option<Day>,
-    people: HashMap<u64, u32, RandomState>,
+    people: People,
     /// By their number.
     places: Vec<Place>,
-    numbers: HashMap<Place, u32, RandomState>,
-    before: HashMap<u64, u32, RandomState>,
+    numbers: HashMap<Place, u16, RandomState>,
+    before: People,
 }
 
 impl Seen {
@@ -36,13 +40,16 @@ impl Seen {
     /// told now, one is known.
     #[must_use]
     pub(crate) fn knows(&self, day: Day, person: &Person, is_placed: bool) -> bool {
-        let place = self.people.get(&person.number()).filter(|_| self.day == Some(day));
+        let place = self.people.get(&key(person)).filter(|_| self.day == Some(day));
         place.is_some_and(|place| !is_placed || self.is_known(*place))
     }
 
-    fn is_known(&self, place: u32) -> bool {
-        let place = usize::try_from(place).ok().and_then(|place| self.places.get(place));
-        place.is_some_and(|place| !place.is_unknown())
+    fn is_known(&self, place: [u8; 2]) -> bool {
+        self.at(place).is_some_and(|place| !place.is_unknown())
+    }
+
+    fn at(&self, place: [u8; 2]) -> Option<&Place> {
+        self.places.get(usize::from(u16::from_ne_bytes(place)))
     }
 
     /// A person is here. On a new day everybody is new; where they were is
@@ -57,8 +64,8 @@ impl Seen {
                 self.day = Some(day);
             }
         }
-        let number = person.number();
-        match self.people.get(&number) {
+        let key = key(person);
+        match self.people.get(&key) {
             // Where he is is learnt only now.
             Some(known) if !place.is_unknown() && !self.is_known(*known) => {}
             Some(_) => return Visit::Again,
@@ -66,32 +73,32 @@ impl Seen {
             None => {}
         }
         let place = self.number(place);
-        self.people.insert(number, place);
+        self.people.insert(key, place);
         Visit::First
     }
 
     /// Where somebody was when he was last seen, today or the day before.
     #[must_use]
     pub(crate) fn place(&self, person: &Person) -> Place {
-        let number = person.number();
-        let place = self.people.get(&number).or_else(|| self.before.get(&number));
-        place.and_then(|place| self.places.get(usize::try_from(*place).ok()?)).cloned().unwrap_or_default()
+        let key = key(person);
+        let place = self.people.get(&key).or_else(|| self.before.get(&key));
+        place.and_then(|place| self.at(*place)).cloned().unwrap_or_default()
     }
 
     /// Takes a first visit back: it was not recorded.
     pub(crate) fn forget(&mut self, person: &Person) {
-        self.people.remove(&person.number());
+        self.people.remove(&key(person));
     }
 
     /// Where people of the day before were is not needed any more, nor are
     /// the places that nobody is in today.
     pub(crate) fn forget_before(&mut self) {
-        self.before = HashMap::default();
+        self.before = People::default();
         let old = std::mem::take(&mut self.places);
         self.numbers.clear();
         let mut people = std::mem::take(&mut self.people);
         for number in people.values_mut() {
-            let place = usize::try_from(*number).ok().and_then(|number| old.get(number));
+            let place = old.get(usize::from(u16::from_ne_bytes(*number)));
             *number = self.number(&place.cloned().unwrap_or_default());
         }
         self.people = people;
@@ -101,14 +108,13 @@ impl Seen {
     #[must_use]
     pub(crate) fn carry(&self, most: usize) -> Vec<(Day, Place, Vec<u64>)> {
         let Some(day) = self.day else { return Vec::new() };
-        let mut by_place: HashMap<u32, Vec<u64>> = HashMap::new();
+        let mut by_place: HashMap<[u8; 2], Vec<u64>> = HashMap::new();
         for (person, place) in &self.people {
-            by_place.entry(*place).or_default().push(*person);
+            by_place.entry(*place).or_default().push(u64::from_ne_bytes(*person));
         }
         let mut carried = Vec::new();
         for (place, people) in by_place {
-            let place = self.places.get(usize::try_from(place).unwrap_or(usize::MAX)).cloned();
-            let place = place.unwrap_or_default();
+            let place = self.at(place).cloned().unwrap_or_default();
             carried.extend(people.chunks(most).map(|part| (day, place.clone(), part.to_vec())));
         }
         carried
@@ -121,18 +127,25 @@ impl Seen {
             self.day = Some(day);
         }
         let place = self.number(place);
-        self.people.extend(people.into_iter().map(|person| (person, place)));
+        self.people.extend(people.into_iter().map(|person| (person.to_ne_bytes(), place)));
     }
 
-    fn number(&mut self, place: &Place) -> u32 {
+    fn number(&mut self, place: &Place) -> [u8; 2] {
         if let Some(number) = self.numbers.get(place) {
-            return *number;
+            return number.to_ne_bytes();
         }
-        let number = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
-        self.places.push(place.clone());
-        self.numbers.insert(place.clone(), number);
-        number
+        // There are far fewer: `Places` admits so many of a day.
+        let number = u16::try_from(self.places.len()).unwrap_or(u16::MAX);
+        if number < u16::MAX {
+            self.places.push(place.clone());
+            self.numbers.insert(place.clone(), number);
+        }
+        number.to_ne_bytes()
     }
+}
+
+fn key(person: &Person) -> [u8; 8] {
+    person.number().to_ne_bytes()
 }
 
 #[cfg(test)]
@@ -196,8 +209,8 @@ mod tests {
             seen.visit(day, &user(id), &Place::default());
         }
         // 131072 and a seventh buckets, each with its byte of control.
-        let bytes = seen.people.capacity() * 8 / 7 * (size_of::<(u64, u32)>() + 1);
-        assert!(bytes <= 2_300_000, "{bytes}");
+        let bytes = seen.people.capacity() * 8 / 7 * (size_of::<([u8; 8], [u8; 2])>() + 1);
+        assert!(bytes <= 1_450_000, "{bytes}");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! answers for it.
 //!
 //! - [`Census::seen`]: somebody is here. The first time of a day it is an
-//!   entry of the log, written behind, once a second; after that it is
-//!   one look into a map. Nothing is done for a heartbeat: who stays over
+//!   entry of the log, written behind, once a second or once there are
+//!   enough for a batch; after that it is one look into a map. Nothing is done for a heartbeat: who stays over
 //!   midnight is found by one walk through the connections ([`Census::stay`]).
 //! - [`Census::report`]: events, durable when it returns.
 //! - [`Census::recalculate`]: a past day counted anew from the log.
@@ -309,8 +309,14 @@ impl Census {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            second.tick().await;
-            while self.flush(unix_ms()).await && !self.recorder.is_empty() {}
+            let is_due = tokio::select! {
+                _ = second.tick() => true,
+                () = self.recorder.is_full() => false,
+            };
+            // What is no batch yet waits for the second.
+            while self.flush(unix_ms()).await
+                && (self.recorder.has_batch() || is_due && !self.recorder.is_empty())
+            {}
         }
     }
 

@@ -1,11 +1,12 @@
 //! Entries on their way to the log: a bounded queue, and at most one batch
-//! under way.
+//! under way. A wave of people goes in batches as they come, so that the queue
+//! is as long as one of them while the store answers.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::analytics::{Item, Person};
 use crate::store::StoreError;
@@ -17,7 +18,7 @@ const MOST: usize = 200_000;
 /// Entries of one batch.
 const BATCH: usize = 1_000;
 /// Room in the queue that is kept.
-const KEPT: usize = 1_000;
+const KEPT: usize = 64;
 
 /// What became of a batch.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) enum Flushed {
 pub(super) struct Recorder {
     gateway: String,
     queue: Mutex<Queue>,
+    /// Told at each batch that is complete.
+    full: Notify,
     /// Held by whoever writes.
     writing: Semaphore,
 }
@@ -49,7 +52,8 @@ struct Queue {
 
 impl Recorder {
     pub(super) fn new(gateway: &str) -> Self {
-        Self { gateway: gateway.to_owned(), queue: Mutex::default(), writing: Semaphore::new(1) }
+        let writing = Semaphore::new(1);
+        Self { gateway: gateway.to_owned(), queue: Mutex::default(), full: Notify::new(), writing }
     }
 
     /// Whether there was room.
@@ -58,8 +62,21 @@ impl Recorder {
         let has_room = queue.waiting.len() < MOST;
         if has_room {
             queue.waiting.push_back(item);
+            if queue.waiting.len().is_multiple_of(BATCH) {
+                self.full.notify_one();
+            }
         }
         has_room
+    }
+
+    /// Until there is a batch of full size, or was one since the last call.
+    pub(super) async fn is_full(&self) {
+        self.full.notified().await;
+    }
+
+    /// Whether a batch of full size waits.
+    pub(super) fn has_batch(&self) -> bool {
+        self.queue.lock().waiting.len() >= BATCH
     }
 
     /// Whether nothing waits.
@@ -126,5 +143,46 @@ impl Recorder {
             queue.under_way = Some((fastrand::u64(1..), items));
         }
         queue.under_way.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::analytics::{Day, Entry, Place, SEEN};
+    use crate::store::{EmbeddedStore, Left};
+    use crate::types::UserId;
+
+    fn item(user: i64) -> Item {
+        let entry = Entry {
+            name: SEEN.to_owned(),
+            user: UserId::new(user).ok(),
+            install: None,
+            at: 0,
+            received_at: 0,
+            id: String::new(),
+            place: Place::default(),
+            properties: String::new(),
+        };
+        Item { entry, day: Day::parse("2026-11-21").unwrap() }
+    }
+
+    #[tokio::test]
+    async fn a_wave_goes_in_batches_as_it_comes_and_its_room_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::Embedded(EmbeddedStore::open(dir.path(), Left::Anyhow, false).unwrap().0);
+        let recorder = Recorder::new("gw-a");
+        assert!((1..1_000).all(|user| recorder.push(item(user))));
+        assert!(recorder.is_full().now_or_never().is_none() && !recorder.has_batch());
+        assert!((1_000..2_500).all(|user| recorder.push(item(user))));
+        assert!(recorder.is_full().now_or_never().is_some() && recorder.has_batch());
+        assert!(recorder.is_full().now_or_never().is_none(), "once for all that wait");
+        for left in [1_500, 500, 0] {
+            assert!(matches!(recorder.flush(&ledger, 0).await, Flushed::Written));
+            assert_eq!(recorder.waiting(), left);
+        }
+        assert!(recorder.queue.lock().waiting.capacity() <= KEPT);
     }
 }
