@@ -176,7 +176,7 @@ mod tests {
         let recorder = Recorder::new("gw-a");
         assert!((1..1_000).all(|user| recorder.push(item(user))));
         assert!(recorder.is_full().now_or_never().is_none() && !recorder.has_batch());
-        assert!((1_000..2_500).all(|user| recorder.push(item(user))));
+        assert!((1_000..=2_500).all(|user| recorder.push(item(user))));
         assert!(recorder.is_full().now_or_never().is_some() && recorder.has_batch());
         assert!(recorder.is_full().now_or_never().is_none(), "once for all that wait");
         for left in [1_500, 500, 0] {
