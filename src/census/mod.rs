@@ -9,10 +9,12 @@
 //! - [`Census::recalculate`]: a past day counted anew from the log.
 //! - Once a minute one gateway of all takes a sample of how many are online,
 //!   and removes what is past its time (`upkeep`).
+//! - After a change of `presence.dau` young days are counted anew (`conversion`).
 //!
 //! Every queue is bounded and every drop is counted. Called by `session`,
 //! `admin` and `gateway`.
 
+mod conversion;
 mod geo;
 mod recalculate;
 mod recorder;
@@ -131,8 +133,12 @@ impl Census {
     ) {
         let census = Arc::clone(self);
         spawn_core("census", stop, async move { census.keep_recording().await });
-        let (census, presence) = (Arc::clone(self), Arc::clone(presence));
-        spawn_core("census upkeep", stop, async move { census.keep_up(&presence).await });
+        let (census, all) = (Arc::clone(self), Arc::clone(presence));
+        spawn_core("census upkeep", stop, async move { census.keep_up(&all).await });
+        let (census, all) = (Arc::clone(self), Arc::clone(presence));
+        spawn_core("census conversion", stop, async move {
+            census.keep_converting(&all, conversion::PAUSE).await;
+        });
         let (census, here) = (Arc::clone(self), Arc::clone(hub));
         spawn_core("census days", stop, async move { census.keep_days(&here).await });
     }
@@ -255,8 +261,9 @@ impl Census {
             Flushed::Written => true,
             Flushed::Away => false,
             Flushed::Broken(items) => {
-                // As they are not counted, their next sign of life is another
-                // try; what the store never takes is tried no oftener.
+                // They may be counted, and the log lacks them: their next sign
+                // of life is another try, and nobody is counted twice. What
+                // the store never takes is tried no oftener.
                 let mut seen = self.seen.lock();
                 items.iter().filter_map(|item| item.entry.person()).for_each(|person| seen.forget(&person));
                 true

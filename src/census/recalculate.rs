@@ -1,12 +1,9 @@
-//! A past day counted anew, from the log.
-
-use tracing::{info, warn};
+//! A day counted anew, from the log.
 
 use super::Census;
-use super::upkeep::CLOSED_AFTER;
 use crate::analytics::{Daily, Day, PAST_MS, Position};
 use crate::store::StoreError;
-use crate::store::ledger::{Counted, Recounted};
+use crate::store::ledger::{Counted, Recount, Recounted};
 
 /// Entries read at a time.
 const PAGE: usize = 2_000;
@@ -42,11 +39,22 @@ impl Census {
         if self.terms.zone.span(day).1 > now {
             return Err(RecalculateError::NotPast);
         }
-        self.recount(day, version, now).await
+        let is_closed = self.is_closed(day, now);
+        self.recount(day, version, is_closed).await?;
+        if is_closed {
+            self.ledger.close_day(day).await?;
+        }
+        Ok(self.ledger.days(&[day], None).await?.pop().unwrap_or_default())
     }
 
-    /// The same for any day: whoever comes meanwhile is counted, too.
-    async fn recount(&self, day: Day, version: Option<u64>, now: i64) -> Result<Daily, RecalculateError> {
+    /// Counts any day from the log: whoever comes meanwhile is counted, too.
+    /// With `alone` what was counted otherwise is forgotten.
+    pub(super) async fn recount(
+        &self,
+        day: Day,
+        version: Option<u64>,
+        alone: bool,
+    ) -> Result<(), RecalculateError> {
         let (start, end) = self.terms.zone.span(day);
         let first = Position::before(start.saturating_sub(SKEW_MS));
         if self.ledger.trimmed().await? > first {
@@ -58,41 +66,34 @@ impl Census {
         }
         let last = Position::before(end.saturating_add(PAST_MS).saturating_add(SKEW_MS));
         let mut after = first;
-        while let Some(counted) = self.next_of(day, &mut after, last).await? {
-            self.ledger.recount(&recount, &counted).await?;
+        let replaced = self.replace(&recount, &mut after, last).await;
+        if !matches!(replaced, Ok(Recounted::Done(_))) {
+            // Where the store does not answer, it runs out by itself.
+            let _ = self.ledger.abandon_recount(&recount).await;
         }
-        if let Recounted::Stale(version) = self.ledger.finish_recount(&recount).await? {
+        if let Recounted::Stale(version) = replaced? {
             return Err(RecalculateError::Stale(version));
+        }
+        if alone {
+            self.ledger.forget_otherwise(day).await?;
         }
         // Whoever came in between was counted in what is gone now.
         while let Some(counted) = self.next_of(day, &mut after, last).await? {
             self.ledger.count(&counted).await?;
         }
-        if self.is_closed(day, now) {
-            self.ledger.close_day(day).await?;
-        }
-        Ok(self.ledger.days(&[day], None).await?.pop().unwrap_or_default())
+        Ok(())
     }
 
-    /// Days to which people can come and that were counted otherwise than is
-    /// configured now: `presence.dau` was changed.
-    pub(super) async fn convert(&self, now: i64) -> Result<(), StoreError> {
-        let today = self.terms.zone.day(now);
-        let open: Vec<Day> = (-1..CLOSED_AFTER).map(|ago| today.plus(-ago)).collect();
-        for day in self.ledger.counted_otherwise(&open).await? {
-            match self.recount(day, None, now).await {
-                Ok(Daily { total, .. }) => info!(%day, total, "counted anew: presence.dau was changed"),
-                // Another gateway has done so.
-                Err(RecalculateError::Stale(_)) => {}
-                Err(RecalculateError::Store(error)) => return Err(error),
-                Err(error @ (RecalculateError::Gone | RecalculateError::NotPast)) => {
-                    warn!(%day, %error, "presence.dau was changed, and the day cannot be counted anew");
-                    continue;
-                }
-            }
-            self.ledger.forget_otherwise(day).await?;
+    async fn replace(
+        &self,
+        recount: &Recount,
+        after: &mut Position,
+        last: Position,
+    ) -> Result<Recounted, StoreError> {
+        while let Some(counted) = self.next_of(recount.day, after, last).await? {
+            self.ledger.recount(recount, &counted).await?;
         }
-        Ok(())
+        self.ledger.finish_recount(recount).await
     }
 
     /// Who is in the next part of the log, if there is one.

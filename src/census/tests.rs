@@ -1,5 +1,7 @@
 //! Who is counted when, with the time handed in.
 
+mod conversion;
+
 use super::*;
 use crate::analytics::{Position, instant};
 use crate::hub::{OutboxLimits, PeerIdentity};
@@ -170,44 +172,6 @@ async fn each_instant_has_one_sample_and_old_days_are_closed() {
     assert_eq!(history.peak.map(|peak| (peak.at, peak.online)), Some((minute, 1)));
 }
 
-/// The way of counting is changed in the middle of a day, and back.
-#[tokio::test]
-async fn open_days_are_counted_anew_when_they_are_to_be_counted_otherwise() {
-    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
-    let now = unix_ms();
-    let zone = Zone::utc();
-    let (today, yesterday) = (zone.day(now), zone.day(now).plus(-1));
-    let of = |counting| ledger.recounted(counting);
-    let census = |counting| Census::new("gw-a", Ledger::Redis(of(counting)), terms("UTC"), None);
-    let before = census(Counting::Estimated);
-    let sz = client("Guangdong", "Shenzhen");
-    for (user, at) in [(1, now), (2, now), (3, zone.span(yesterday).0)] {
-        before.seen(sighting(user, &sz, at));
-        flush(&before).await;
-    }
-    for (round, counting) in [Counting::Exact, Counting::Estimated, Counting::Exact].into_iter().enumerate() {
-        let after = census(counting);
-        // Somebody is there before it is noticed.
-        let user = 10 + i64::try_from(round).unwrap();
-        after.seen(sighting(user, &sz, now));
-        flush(&after).await;
-        after.convert(now).await.unwrap();
-        let days = after.days(&[yesterday, today], Some(By::City)).await.unwrap();
-        let told = |day: &Daily| (day.total, day.places[0].1, day.is_estimated);
-        let is_estimated = counting == Counting::Estimated;
-        let came = 3 + u64::try_from(round).unwrap();
-        assert_eq!(
-            days.iter().map(told).collect::<Vec<_>>(),
-            [(1, 1, is_estimated), (came, came, is_estimated)]
-        );
-        let version = days[1].version;
-        after.convert(now).await.unwrap();
-        assert_eq!(after.days(&[today], None).await.unwrap()[0].version, version, "once");
-    }
-    let estimates: Vec<String> = redis.query(&["KEYS", "presence.dau:*:h*"]).await;
-    assert_eq!(estimates, Vec::<String>::new());
-}
-
 /// Years ahead: by its own clock nobody was heard lately, and no time has come.
 #[tokio::test]
 async fn a_gateway_whose_clock_is_wrong_counts_by_that_of_redis() {
@@ -261,9 +225,10 @@ async fn an_outage_costs_nobody_his_day() {
     assert!(census.recorder.is_empty());
 }
 
-/// What the store will not have is dropped, and nobody is lost by it for good.
+/// What the log will not have is dropped, and is there after the next sign of
+/// life; the number of the day does not wait for it.
 #[tokio::test]
-async fn who_could_not_be_counted_is_counted_at_his_next_sign_of_life() {
+async fn who_could_not_be_recorded_is_recorded_at_his_next_sign_of_life() {
     let (ledger, redis) = RedisLedger::of_its_own(Counting::Exact).await;
     let census = Census::new("gw-a", Ledger::Redis(ledger), terms("UTC"), None);
     let unsaid = BTreeMap::new();
@@ -272,14 +237,15 @@ async fn who_could_not_be_counted_is_counted_at_his_next_sign_of_life() {
     census.seen(sighting(1, &unsaid, now));
     flush(&census).await;
     assert!(census.recorder.is_empty(), "it is not tried again by itself");
-    assert_eq!(census.carry().len(), 0, "nor taken for counted after a hot restart");
+    assert_eq!(census.carry().len(), 0, "nor taken for recorded after a hot restart");
+    assert_eq!(total(&census, "2026-11-21").await, 1, "counted beside the log");
     let _: u64 = redis.query(&["DEL", "presence.events"]).await;
     for at in [now + 1, now + 2] {
         census.seen(sighting(1, &unsaid, at));
     }
     assert_eq!(census.recorder.waiting(), 1);
     flush(&census).await;
-    assert_eq!(total(&census, "2026-11-21").await, 1);
+    assert_eq!(total(&census, "2026-11-21").await, 1, "not twice");
     let log: u64 = redis.query(&["XLEN", "presence.events"]).await;
     assert_eq!(log, 1);
 }

@@ -50,15 +50,11 @@ impl Census {
     /// At each aligned instant, for ever.
     pub(super) async fn keep_up(&self, presence: &Presence) {
         let every = self.terms.every;
-        let (mut closed, mut is_converted) = (None, false);
+        let mut closed = None;
         let first = self.headcount(presence).await;
         let mut clock = StoreClock::says(first.map_or_else(|_| unix_ms(), |counted| counted.as_of));
+        let _ = self.tell_today(self.terms.zone.day(clock.now())).await;
         loop {
-            if !is_converted {
-                let converted = self.convert(clock.now()).await;
-                is_converted = converted.inspect_err(|error| warn!(%error, "it is tried again")).is_ok();
-                let _ = self.tell_today(self.terms.zone.day(clock.now())).await;
-            }
             let next = aligned(clock.now(), every).saturating_add(every);
             // Not all at once, and none too early where clocks differ in their
             // pace; the sample is told under its instant.
@@ -113,8 +109,18 @@ impl Census {
         let is_first = self.ledger.sample(Sample { at, online }).await?;
         let metrics = &metrics().census;
         if is_first { &metrics.samples } else { &metrics.samples_refused }.increment(1);
+        // There is a sample all the same.
+        if let Err(error) = self.tidy(now, closed).await {
+            warn!(%error, "what is past its time is removed later");
+        }
+        Ok(true)
+    }
+
+    /// The end of what is past its time.
+    async fn tidy(&self, now: i64, closed: &mut Option<Day>) -> Result<(), StoreError> {
+        let today = self.terms.zone.day(now);
         let trimmed = self.ledger.trim(now.saturating_sub(self.terms.log_age), self.terms.log_count).await?;
-        metrics.trimmed.increment(trimmed);
+        metrics().census.trimmed.increment(trimmed);
         if *closed != Some(today) {
             for ago in (CLOSED_AFTER..CLOSED_AFTER + CATCH_UP).rev() {
                 self.ledger.close_day(today.plus(-ago)).await?;
@@ -123,6 +129,6 @@ impl Census {
         }
         let before = now.saturating_sub(self.terms.history_age);
         self.ledger.forget(before, self.terms.zone.day(before)).await?;
-        Ok(true)
+        Ok(())
     }
 }

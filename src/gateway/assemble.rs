@@ -59,7 +59,6 @@ impl Gateway {
             #[cfg(feature = "postgres")]
             self.copy_out(&ledger);
             let census = self.census(ledger).await?;
-            census.start(&self.hub, &ports.presence, &self.stop);
             let _ = self.admin.census.set(Arc::clone(&census));
             Some(census)
         } else {

@@ -136,6 +136,10 @@ impl Gateway {
         } else {
             clients.open().map_err(failed)?;
         }
+        if let Some(census) = &context.census {
+            // Not before: a process that may yet be refused changes no numbers.
+            census.start(&hub, &pipeline.ports().presence, &stop);
+        }
         let kept = membership.map(|(membership, node)| tokio::spawn(membership.keep(node, leaving.clone())));
         let keeping = retention::keep(Arc::clone(pipeline.ports()), (&config.retention).into());
         spawn_core("retention", &stop, keeping);

@@ -7,7 +7,8 @@ use super::*;
 use crate::redis::testing::TestRedis;
 use crate::types::{Epoch, GatewayId, unix_ms};
 
-const RULES: Rules = Rules { window_ms: 2_000, grace_ms: 300, hold_ms: 200 };
+/// So long that a machine that stands still for a second changes nothing.
+const RULES: Rules = Rules { window_ms: 6_000, grace_ms: 2_000, hold_ms: 2_000 };
 
 fn gateway(name: &str) -> GatewayRef {
     GatewayRef { id: GatewayId::new(name).unwrap(), epoch: Epoch(7) }
@@ -40,7 +41,7 @@ async fn leave(presence: &Presence, id: i64, at: i64) -> Vec<(i64, bool)> {
 
 /// Steps until something changes.
 async fn next_change(presence: &Presence) -> Change {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(change) = step(presence, Step::default()).await.changes.first() {
             return *change;
@@ -75,7 +76,7 @@ async fn suite(a: Presence, b: Presence) {
     assert!(look(&a, 1).await.last_seen >= one.last_seen);
 
     // Counts.
-    let counted = a.online_count(Duration::from_secs(2)).await.unwrap();
+    let counted = a.online_count(Duration::from_secs(60)).await.unwrap();
     assert!(counted.users == 2 && (before..=unix_ms()).contains(&counted.as_of), "{counted:?}");
     tokio::time::sleep(Duration::from_millis(2)).await;
     assert_eq!(a.online_count(Duration::from_millis(1)).await.unwrap().users, 0);
@@ -102,7 +103,7 @@ async fn suite(a: Presence, b: Presence) {
     leave(&a, 2, left).await;
     let gone = next_change(&b).await;
     assert_eq!((gone.user, gone.online, gone.since), (user(2), false, left));
-    assert!(gone.version > two.version && unix_ms() >= left + 300);
+    assert!(gone.version > two.version && unix_ms() >= left + RULES.grace_ms);
     assert_eq!(told(&step(&a, Step::default()).await), []);
     let found = look(&a, 2).await;
     assert_eq!((found.online, found.since, found.last_seen), (false, left, left));
@@ -112,7 +113,7 @@ async fn suite(a: Presence, b: Presence) {
     let last = look(&a, 1).await.last_seen;
     let gone = next_change(&a).await;
     assert_eq!((gone.user, gone.online, gone.since), (user(1), false, last));
-    assert!(unix_ms() >= last + 2_000);
+    assert!(unix_ms() >= last + RULES.window_ms);
     let back = step(&a, Step { heard: &[heard(1, 0)], ..Step::default() }).await;
     assert_eq!(told(&back), [(1, true)]);
     assert!(back.changes[0].version > gone.version && back.watching.is_empty());

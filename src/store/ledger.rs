@@ -185,6 +185,15 @@ impl Ledger {
         on!(self, ledger => ledger.finish_recount(recount).await)
     }
 
+    /// Removes what a recount that is not finished leaves behind.
+    pub(crate) async fn abandon_recount(&self, recount: &Recount) -> Result<(), StoreError> {
+        match self {
+            // Where it cannot be finished, nothing can be written.
+            Self::Embedded(_) => Ok(()),
+            Self::Redis(ledger) => ledger.abandon_recount(recount).await,
+        }
+    }
+
     /// Those of these days of which people are kept in another way than is
     /// configured.
     pub(crate) async fn counted_otherwise(&self, days: &[Day]) -> Result<Vec<Day>, StoreError> {
@@ -194,7 +203,7 @@ impl Ledger {
         }
     }
 
-    /// They are counted as is configured now.
+    /// Removes them of this day: they are counted as is configured now.
     pub(crate) async fn forget_otherwise(&self, day: Day) -> Result<(), StoreError> {
         match self {
             Self::Embedded(_) => Ok(()),
@@ -203,7 +212,7 @@ impl Ledger {
     }
 
     /// Keeps a day's numbers and forgets its people: nobody can come to it any
-    /// more.
+    /// more. Where both ways of counting have some, that which knows more.
     pub(crate) async fn close_day(&self, day: Day) -> Result<(), StoreError> {
         on!(self, ledger => ledger.close_day(day).await)
     }

@@ -13,6 +13,7 @@ mod common;
 
 mod activated;
 mod build;
+mod counting;
 mod crossing;
 mod crowd;
 mod dying;

@@ -37,11 +37,11 @@ impl CensusMetrics {
             labelled("tidegate_analytics_events_refused_total", help, "reason", r)
         };
         let dropped = |r| {
-            let help = "What is missing in the daily numbers, by reason.";
+            let help = "What is missing in the daily numbers, or in the log behind them, by reason.";
             labelled("tidegate_daily_dropped_total", help, "reason", r)
         };
         let missed = |r| {
-            let help = "Samples of the online numbers that were due here and were not kept, by reason.";
+            let help = "Samples of the online numbers not kept, by reason; unavailable: instants at which this gateway could not ask the store, or was refused, whoever's turn it was.";
             labelled("tidegate_presence_samples_missed_total", help, "reason", r)
         };
         Self {

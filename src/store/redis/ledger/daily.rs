@@ -85,10 +85,13 @@ impl RedisLedger {
         if self.counting == Counting::Exact { "s" } else { "h" }
     }
 
-    /// The people of a day, as the other way of counting keeps them.
-    fn people_otherwise(&self, day: Day, place: &str) -> String {
-        let mode = if self.counting == Counting::Exact { "h" } else { "s" };
-        self.of_day(day, &format!(":{mode}{place}"))
+    /// The same with the other way of counting.
+    fn otherwise(&self) -> Self {
+        let counting = match self.counting {
+            Counting::Exact => Counting::Estimated,
+            Counting::Estimated => Counting::Exact,
+        };
+        Self { counting, ..self.clone() }
     }
 
     /// Where the people are; of a recount beside those that count.
@@ -251,46 +254,54 @@ impl RedisLedger {
         number
     }
 
+    pub(crate) async fn abandon_recount(&self, recount: &Recount) -> Result<(), StoreError> {
+        let (day, nonce) = (recount.day, Some(recount.nonce));
+        let hashes = self.hashes(day, nonce).await?;
+        let mut keys = self.all_people(day, nonce, &hashes);
+        keys.push(self.places(day, nonce));
+        self.unlink(&keys).await
+    }
+
     pub(crate) async fn counted_otherwise(&self, days: &[Day]) -> Result<Vec<Day>, StoreError> {
+        let otherwise = self.otherwise();
         let exists = |day: &Day| {
             let mut exists = redis::cmd("EXISTS");
-            exists.arg(self.people_otherwise(*day, ""));
+            exists.arg(otherwise.people(*day, None, ""));
             exists
         };
-        let mut otherwise = Vec::new();
+        let mut found = Vec::new();
         for (day, reply) in days.iter().zip(self.ask(days.iter().map(exists).collect()).await?) {
             if parse::<bool>(reply)? {
-                otherwise.push(*day);
+                found.push(*day);
             }
         }
-        Ok(otherwise)
+        Ok(found)
     }
 
     pub(crate) async fn forget_otherwise(&self, day: Day) -> Result<(), StoreError> {
-        let mut hashes = redis::cmd("HKEYS");
-        hashes.arg(self.places(day, None));
-        let hashes: Vec<String> = self.one(hashes).await?;
-        let places = hashes.iter().map(|hash| self.people_otherwise(day, &format!(":{hash}")));
-        let keys: Vec<String> = places.chain([self.people_otherwise(day, "")]).collect();
-        self.all(keys.chunks(NUMBERS).map(unlink).collect()).await
+        let hashes = self.hashes(day, None).await?;
+        self.unlink(&self.otherwise().all_people(day, None, &hashes)).await
     }
 
     pub(crate) async fn close_day(&self, day: Day) -> Result<(), StoreError> {
         let mut total = redis::cmd("HEXISTS");
         total.arg(self.of_day(day, "")).arg("total");
-        let mut people = redis::cmd("EXISTS");
-        people.arg(self.people(day, None, ""));
-        let mut replies = self.ask(vec![total, people]).await?.into_iter();
-        let mut take = || parse::<bool>(replies.next().ok_or(StoreError::Unavailable)?);
-        if take()? || !take()? {
+        // Its way may have been changed, and nobody there to count it anew.
+        let other = self.otherwise();
+        let number = |ledger: &Self| ledger.number_of(&ledger.people(day, None, ""));
+        let mut replies = self.ask(vec![total, number(self), number(&other)]).await?.into_iter();
+        let mut take = || parse::<u64>(replies.next().ok_or(StoreError::Unavailable)?);
+        let (is_closed, people, otherwise) = (take()? > 0, take()?, take()?);
+        if is_closed || people.max(otherwise) == 0 {
             return Ok(());
         }
+        let counted = if otherwise > people { &other } else { self };
         let mut fields: Vec<(String, u64)> = Vec::new();
         for by in [By::Province, By::City] {
-            let places = self.open_places(day, by).await?;
+            let places = counted.open_places(day, by).await?;
             fields.extend(places.iter().map(|(place, count)| (name(by, place), *count)));
         }
-        let total = self.days(&[day], None).await?.pop().unwrap_or_default();
+        let total = counted.days(&[day], None).await?.pop().unwrap_or_default();
         if total.is_estimated {
             fields.push(("estimated".to_owned(), 1));
         }
@@ -305,11 +316,32 @@ impl RedisLedger {
         expire.arg(&key).arg(self.keep_s);
         self.all(vec![keep, expire]).await?;
         // Only now: the numbers are kept.
+        let hashes = self.hashes(day, None).await?;
+        let mut keys = self.all_people(day, None, &hashes);
+        keys.extend(other.all_people(day, None, &hashes));
+        keys.push(self.places(day, None));
+        self.unlink(&keys).await
+    }
+
+    /// The places of a day, or of a recount of it.
+    async fn hashes(&self, day: Day, recount: Option<u64>) -> Result<Vec<String>, StoreError> {
         let mut hashes = redis::cmd("HKEYS");
-        hashes.arg(self.places(day, None));
-        let hashes: Vec<String> = self.one(hashes).await?;
-        let places = hashes.iter().map(|hash| self.people(day, None, &format!(":{hash}")));
-        let keys = places.chain([self.people(day, None, ""), self.places(day, None)]).collect::<Vec<_>>();
+        hashes.arg(self.places(day, recount));
+        self.one(hashes).await
+    }
+
+    /// The keys of its people, with those of these places.
+    fn all_people(&self, day: Day, recount: Option<u64>, hashes: &[String]) -> Vec<String> {
+        let of = |part: &str| self.people(day, recount, part);
+        std::iter::once(of("")).chain(hashes.iter().map(|hash| of(&format!(":{hash}")))).collect()
+    }
+
+    async fn unlink(&self, keys: &[String]) -> Result<(), StoreError> {
+        let unlink = |keys: &[String]| {
+            let mut unlink = redis::cmd("UNLINK");
+            unlink.arg(keys);
+            unlink
+        };
         self.all(keys.chunks(NUMBERS).map(unlink).collect()).await
     }
 
@@ -318,12 +350,6 @@ impl RedisLedger {
         let replies = self.ask(commands).await?;
         replies.into_iter().try_for_each(|reply: RedisResult<Value>| parse::<Value>(reply).map(drop))
     }
-}
-
-fn unlink(keys: &[String]) -> redis::Cmd {
-    let mut unlink = redis::cmd("UNLINK");
-    unlink.arg(keys);
-    unlink
 }
 
 fn kept_places(kept: &Kept, by: By) -> Vec<(Place, u64)> {
