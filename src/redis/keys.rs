@@ -19,14 +19,13 @@ impl Keys {
     /// STRING: the gateway of a user's newest bind.
     #[must_use]
     pub(crate) fn route(&self, user: UserId) -> String {
-        format!("{}route:{user}", self.prefix)
+        [self.prefix.as_str(), "route:", itoa::Buffer::new().format(user.get())].concat()
     }
 
     /// HASH: a user's devices; in the slot of [`Self::route`].
     #[must_use]
     pub(crate) fn devices(&self, user: UserId) -> String {
-        let mut digits = itoa::Buffer::new();
-        ["{", &self.prefix, "route:", digits.format(user.get()), "}:devices"].concat()
+        ["{", &self.prefix, "route:", itoa::Buffer::new().format(user.get()), "}:devices"].concat()
     }
 
     /// STRING: a gateway's lease.
@@ -137,7 +136,7 @@ impl Keys {
     /// ZSET: a user's conversations → last-known activity, unix ms.
     #[must_use]
     pub(crate) fn conversations(&self, user: UserId) -> String {
-        format!("{{{}u:{user}}}:convs", self.prefix)
+        ["{", &self.prefix, "u:", itoa::Buffer::new().format(user.get()), "}:convs"].concat()
     }
 }
 
