@@ -72,7 +72,7 @@ async fn what_is_counted_otherwise_after_a_first_look_is_found_at_a_later_one() 
     let today = after.zone().day(now);
     let all = async {
         while after.days(&[today], None).await.unwrap()[0].total < 5
-            || redis.query::<Vec<String>>(&["KEYS", "presence.dau:*:h*"]).await.len() > 0
+            || !redis.query::<Vec<String>>(&["KEYS", "presence.dau:*:h*"]).await.is_empty()
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
