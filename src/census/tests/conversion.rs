@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::census::conversion::Conversion;
-use crate::redis::testing::TestRedis;
 
 /// The way of counting is changed in the middle of a day, and back.
 #[tokio::test]
@@ -43,15 +42,13 @@ async fn open_days_are_counted_anew_when_they_are_to_be_counted_otherwise() {
     assert_eq!(estimates, Vec::<String>::new());
 }
 
-/// One who counts by sets, and the one before him, who has seen some people
-/// today.
-async fn changed(people: i64, now: i64) -> (Arc<Census>, Arc<Census>, TestRedis) {
-    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
+/// The one before, who has seen some people today, and one who counts by sets.
+async fn changed(ledger: &RedisLedger, people: i64, now: i64) -> [Arc<Census>; 2] {
     let census =
         |counting| Census::new("gw-a", Ledger::Redis(ledger.recounted(counting)), terms("UTC"), None);
-    let (before, after) = (census(Counting::Estimated), census(Counting::Exact));
+    let before = census(Counting::Estimated);
     come(&before, 1..=people, now).await;
-    (before, after, redis)
+    [before, census(Counting::Exact)]
 }
 
 async fn come(census: &Census, users: std::ops::RangeInclusive<i64>, now: i64) {
@@ -60,14 +57,11 @@ async fn come(census: &Census, users: std::ops::RangeInclusive<i64>, now: i64) {
     flush(census).await;
 }
 
-async fn keys(redis: &TestRedis, pattern: &str) -> usize {
-    redis.query::<Vec<String>>(&["KEYS", pattern]).await.len()
-}
-
 #[tokio::test]
 async fn what_is_counted_otherwise_after_a_first_look_is_found_at_a_later_one() {
     let now = unix_ms();
-    let (before, after, redis) = changed(2, now).await;
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
+    let [before, after] = changed(&ledger, 2, now).await;
     let conversion = &mut Conversion::default();
     for last in 3..=5 {
         assert!(!after.convert(conversion, now).await.unwrap());
@@ -78,7 +72,7 @@ async fn what_is_counted_otherwise_after_a_first_look_is_found_at_a_later_one() 
     let today = after.zone().day(now);
     let all = async {
         while after.days(&[today], None).await.unwrap()[0].total < 5
-            || keys(&redis, "presence.dau:*:h*").await > 0
+            || !redis.query::<Vec<String>>(&["KEYS", "presence.dau:*:h*"]).await.is_empty()
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -93,7 +87,8 @@ async fn what_is_counted_otherwise_after_a_first_look_is_found_at_a_later_one() 
 #[tokio::test]
 async fn a_recount_that_fails_leaves_nothing_behind_and_removes_nothing() {
     let now = unix_ms();
-    let (before, after, redis) = changed(3, now).await;
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
+    let [before, after] = changed(&ledger, 3, now).await;
     let today = after.zone().day(now).to_string();
     let places = format!("presence.dau:{today}:places");
     let _: String = redis.query(&["SET", &places, "no hash"]).await;
@@ -101,49 +96,53 @@ async fn a_recount_that_fails_leaves_nothing_behind_and_removes_nothing() {
     for _ in 0..3 {
         assert!(after.convert(conversion, now).await.is_err());
     }
-    assert_eq!(keys(&redis, "presence.dau:*:new:*").await, 0);
+    assert_eq!(redis.query::<Vec<String>>(&["KEYS", "presence.dau:*:new:*"]).await.len(), 0);
     assert_eq!(total(&before, &today).await, 3);
     let _: u64 = redis.query(&["DEL", &places]).await;
     assert!(!after.convert(conversion, now).await.unwrap());
     assert!(after.convert(conversion, now).await.unwrap());
-    assert_eq!((total(&after, &today).await, keys(&redis, "presence.dau:*:h*").await), (3, 0));
+    assert_eq!(
+        (total(&after, &today).await, redis.query::<Vec<String>>(&["KEYS", "presence.dau:*:h*"]).await.len()),
+        (3, 0)
+    );
 }
 
 /// Somebody counts the day anew in the way it had, while it is converted.
 #[tokio::test]
 async fn numbers_that_have_another_version_by_now_are_not_removed() {
     let now = unix_ms();
-    let (before, after, redis) = changed(3, now).await;
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
+    let [before, after] = changed(&ledger, 3, now).await;
     let today = after.zone().day(now);
     let conversion = &mut Conversion::default();
+    let refused = std::cell::Cell::new(0);
     let meddling = async {
-        loop {
+        while refused.get() < 3 {
             before.recount(today, None, false).await.ok();
         }
     };
-    let mut refused = 0;
     let converting = async {
-        while refused < 3 {
+        while refused.get() < 3 {
             let stale = matches!(after.recount(today, None, true).await, Err(RecalculateError::Stale(_)));
-            refused += i32::from(stale);
+            refused.set(refused.get() + i32::from(stale));
             let is_left = after.ledger.counted_otherwise(&[today]).await.unwrap() == [today];
             assert!(is_left || !stale, "they are all there is");
         }
     };
-    tokio::select! {
-        () = meddling => unreachable!("it goes on for ever"),
-        () = converting => {}
-    }
+    tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(meddling, converting) })
+        .await
+        .unwrap();
     while !after.convert(conversion, now).await.unwrap() {}
     assert_eq!(total(&after, &today.to_string()).await, 3);
-    assert_eq!(keys(&redis, "presence.dau:*:h*").await, 0);
+    assert_eq!(redis.query::<Vec<String>>(&["KEYS", "presence.dau:*:h*"]).await.len(), 0);
 }
 
 /// Everybody was away for so long that nobody could close the day.
 #[tokio::test]
 async fn a_day_is_closed_as_it_was_counted() {
     let now = unix_ms();
-    let (before, after, redis) = changed(3, now).await;
+    let (ledger, redis) = RedisLedger::of_its_own(Counting::Estimated).await;
+    let [before, after] = changed(&ledger, 3, now).await;
     let sz = client("Guangdong", "Shenzhen");
     before.seen(sighting(4, &sz, now));
     flush(&before).await;
@@ -153,5 +152,5 @@ async fn a_day_is_closed_as_it_was_counted() {
     after.ledger.close_day(today).await.unwrap();
     let day = after.days(&[today], Some(By::City)).await.unwrap().remove(0);
     assert_eq!((day.total, day.places[0].1, day.is_estimated), (4, 1, true));
-    assert_eq!(keys(&redis, "presence.dau:*").await, 1, "the numbers");
+    assert_eq!(redis.query::<Vec<String>>(&["KEYS", "presence.dau:*"]).await.len(), 1, "the numbers");
 }
