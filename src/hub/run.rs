@@ -146,9 +146,11 @@ impl Drop for Fanned {
 }
 
 impl Peer {
-    /// Offers a run to a user who sees what has a larger seq than `since`.
+    /// Offers a run to a user who sees what has a larger seq than `since`. His
+    /// limits are looked at where they are needed: of so many connections each
+    /// look is a wait for memory.
     pub(crate) fn offer_run(&self, run: &Run, since: i64, fanned: &mut Fanned) {
-        self.outbox.offer_run(run, since, |held| held.is_own(self), self.limits(), fanned);
+        self.outbox.offer_run(run, since, |held| held.is_own(self), || self.limits(), fanned);
     }
 }
 
@@ -158,7 +160,7 @@ impl Outbox {
         run: &Run,
         since: i64,
         own: impl Fn(&Held) -> bool,
-        limits: OutboxLimits,
+        limits: impl Fn() -> OutboxLimits,
         fanned: &mut Fanned,
     ) {
         let visible = |held: &Held| held.frame.mark.as_ref().is_some_and(|mark| mark.seq > since);
@@ -177,7 +179,7 @@ impl Outbox {
         for (index, held) in run.messages.iter().enumerate().filter(|(_, held)| visible(held)) {
             match state.judge(&held.frame, run.key, own(held)) {
                 Some(Offered::Unlisted) => {
-                    state.ask_to_pull(&held.frame, limits);
+                    state.ask_to_pull(&held.frame, limits());
                     asked = true;
                 }
                 Some(offered) => fanned.note(index, offered),
@@ -212,7 +214,7 @@ fn hand_over<'a>(
     mut state: MutexGuard<'_, State>,
     fresh: impl Iterator<Item = &'a Held>,
     mut left: usize,
-    limits: OutboxLimits,
+    limits: impl Fn() -> OutboxLimits,
     fanned: &mut Fanned,
 ) {
     fanned.bytes += left;
@@ -229,7 +231,7 @@ fn hand_over<'a>(
             state.offset = u32::try_from(std::mem::take(&mut left)).unwrap_or(u32::MAX);
             fanned.queued += 1;
         } else {
-            state.queue_next(&held.frame, limits);
+            state.queue_next(&held.frame, limits());
         }
     }
     fanned.taken += count;

@@ -34,7 +34,7 @@ fn outbox() -> Outbox {
 
 fn offer(outbox: &Outbox, run: &Run, limits: OutboxLimits) -> Fanned {
     let mut fanned = Fanned::default();
-    outbox.offer_run(run, 0, |_| false, limits, &mut fanned);
+    outbox.offer_run(run, 0, |_| false, || limits, &mut fanned);
     fanned
 }
 
@@ -113,7 +113,7 @@ fn a_run_that_goes_on_behind_what_is_known_is_given_from_there() {
     // Two of it are known, then all of it is new, and then it is not whose it is.
     assert_eq!(offer(&outbox, &run(2..=5, 10), LIMITS).taken, 2);
     let mut fanned = Fanned::default();
-    outbox.offer_run(&run(6..=9, 10), 7, |_| false, LIMITS, &mut fanned);
+    outbox.offer_run(&run(6..=9, 10), 7, |_| false, || LIMITS, &mut fanned);
     assert_eq!((fanned.taken, fanned.early), (0, 0b1100), "what he does not see is a hole to him");
     assert_eq!(offer(&outbox, &run(6..=9, 10), LIMITS).taken, 4);
     let seqs: Vec<_> = outbox.take(Waker::noop()).queue.iter().map(|frame| frame.bytes[0]).collect();
@@ -127,7 +127,7 @@ fn the_senders_own_message_is_not_given_back() {
     outbox.acknowledge(ack, message(2, 1).frame.mark.as_ref().unwrap(), LIMITS);
     let mut fanned = Fanned::default();
     let own = |held: &Held| held.frame.mark.as_ref().is_some_and(|mark| mark.seq == 2);
-    outbox.offer_run(&run(1..=3, 10), 0, own, LIMITS, &mut fanned);
+    outbox.offer_run(&run(1..=3, 10), 0, own, || LIMITS, &mut fanned);
     let seqs: Vec<_> = outbox.take(Waker::noop()).queue.iter().map(|frame| frame.bytes[0]).collect();
     assert_eq!(seqs, [9, 1, 3]);
     assert_eq!(fanned.taken, 2);
