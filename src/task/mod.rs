@@ -5,6 +5,7 @@
 //! running out of work, is a fault that would otherwise show only as silence,
 //! so it stops the gateway.
 
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
@@ -22,7 +23,8 @@ pub(crate) fn spawn_core(
             // First: once all stop, a task may well run out of work.
             biased;
             () = stop.cancelled() => task.abort(),
-            ended = &mut task => {
+            // Nobody aborts it but the runtime, at its own end.
+            ended = &mut task => if !ended.as_ref().is_err_and(JoinError::is_cancelled) {
                 error!(task = name, outcome = ?ended, "a task the gateway lives by has ended; stopping");
                 stop.cancel();
             }
