@@ -3,8 +3,9 @@
 //!
 //! - [`Census::seen`]: somebody is here. The first time of a day it is an
 //!   entry of the log, written behind, once a second or once there are
-//!   enough for a batch; after that it is one look into a map. Nothing is done for a heartbeat: who stays over
-//!   midnight is found by one walk through the connections ([`Census::stay`]).
+//!   enough for a batch; after that it is one look into a map. Nothing is done
+//!   for a heartbeat: who stays over midnight is found by one walk through the
+//!   connections ([`Census::stay`]).
 //! - [`Census::report`]: events, durable when it returns.
 //! - [`Census::recalculate`]: a past day counted anew from the log.
 //! - Once a minute one gateway of all takes a sample of how many are online,

@@ -17,6 +17,10 @@ use crate::types::unix_ms;
 /// Days after which nobody can come to a day any more: events are 7 days old
 /// at most.
 pub(super) const CLOSED_AFTER: i64 = 9;
+/// Days before those that are looked at, should nobody have been there to
+/// close them.
+const CATCH_UP: i64 = 30;
+
 /// The store's clock, as it was when it was last asked.
 #[derive(Debug, Clone, Copy)]
 struct StoreClock {
@@ -36,10 +40,6 @@ impl StoreClock {
         self.said.saturating_add(passed)
     }
 }
-
-/// Days before those that are looked at, should nobody have been there to
-/// close them.
-const CATCH_UP: i64 = 30;
 
 impl Census {
     /// Whether nobody can come to this day any more.

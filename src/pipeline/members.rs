@@ -173,8 +173,8 @@ impl Ports {
         let Ok(conversation) = ConversationId::parse(&membership.conversation_id) else { return };
         // Also who has left and is still in the room.
         let is_known = |user: &UserId| self.hub.has(*user) || self.is_in_room(*user, &conversation);
-        let here = |id: &i64| UserId::new(*id).ok().filter(is_known);
-        let affected: Vec<UserId> = membership.user_ids.iter().filter_map(here).collect();
+        let about: Vec<UserId> = membership.user_ids.iter().filter_map(|id| UserId::new(*id).ok()).collect();
+        let affected: Vec<UserId> = about.iter().copied().filter(is_known).collect();
         let room = self.hub.rooms.get(&conversation);
         let mut told: Vec<UserId> = affected.clone();
         if membership.to_members || membership.user_ids.is_empty() {
@@ -192,10 +192,8 @@ impl Ports {
             && let Some(room) = &room
         {
             // Also who came in since they were looked up.
-            let about = membership.user_ids.iter().filter_map(|id| UserId::new(*id).ok());
-            room.advance(membership.mver, &about.collect::<Vec<_>>());
+            room.advance(membership.mver, &about);
         }
-        let about: Vec<UserId> = membership.user_ids.iter().filter_map(|id| UserId::new(*id).ok()).collect();
         self.doubt_watches(&about);
         for user in told {
             self.hub.deliver(user, &event_frame(membership, user), None);

@@ -65,7 +65,7 @@ pub(super) fn frame(trace_id: &str, payload: Payload) -> Frame {
     Frame::control(encode(&reply(trace_id, payload)), FrameKind::Other)
 }
 
-fn retry_later(message: &str) -> Error {
+pub(super) fn retry_later(message: &str) -> Error {
     Error { retry_after_ms: 1_000, ..error(ErrorCode::RetryLater, message) }
 }
 

@@ -10,15 +10,16 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 
 use super::interest::MAX_INDEX;
+use super::pull::{answer, retry_later};
 use super::{Pipeline, Ports, watching};
 use crate::config::Visibility;
-use crate::hub::{Frame, Peer};
+use crate::hub::Peer;
 use crate::presence::{PresenceError, Step, TooMany};
 use crate::store::StoreError;
-use crate::telemetry::{FrameKind, metrics};
+use crate::telemetry::metrics;
 use crate::types::{ConversationId, UserId};
 use crate::wire::pb::{Error, ErrorCode, PresenceReq};
-use crate::wire::{Payload, encode, error, reply};
+use crate::wire::{Payload, error};
 
 /// Groups whose members are looked at in one go.
 const GROUPS: usize = 32;
@@ -81,8 +82,7 @@ fn addressees(request: &PresenceReq) -> Result<Vec<UserId>, Box<Error>> {
 
 pub(super) fn refuse(peer: &Peer, trace_id: &str, error: Error) {
     metrics().presence.refused.increment(1);
-    let bytes = encode(&reply(trace_id, Payload::Error(error)));
-    peer.answer(Frame::control(bytes, FrameKind::Other));
+    answer(peer, trace_id, Payload::Error(error));
 }
 
 /// The first of these users, for a message.
@@ -90,10 +90,6 @@ pub(super) fn named(users: &[UserId]) -> String {
     let first: Vec<String> = users.iter().take(10).map(ToString::to_string).collect();
     let more = if users.len() > first.len() { ", …" } else { "" };
     format!("{}{more}", first.join(", "))
-}
-
-fn retry_later(message: &str) -> Error {
-    Error { retry_after_ms: 1_000, ..error(ErrorCode::RetryLater, message) }
 }
 
 impl From<PresenceError> for Error {

@@ -66,14 +66,7 @@ impl Keys {
     /// What all of them begin with.
     #[must_use]
     pub(crate) fn tag(&self, conversation: &ConversationId) -> String {
-        let (mut low, mut high) = (itoa::Buffer::new(), itoa::Buffer::new());
-        match conversation {
-            ConversationId::P2p(lo, hi) => {
-                let (lo, hi) = (low.format(lo.get()), high.format(hi.get()));
-                ["{", &self.prefix, "c:p2p:", lo, ":", hi, "}:"].concat()
-            }
-            ConversationId::Group(name) => ["{", &self.prefix, "c:g:", name, "}:"].concat(),
-        }
+        ["{", &self.prefix, "c:", &conversation.text(), "}:"].concat()
     }
 
     /// Matches the logs of all conversations.

@@ -16,6 +16,7 @@ mod keeper;
 mod keys;
 mod lease;
 mod node;
+mod reply;
 mod script;
 mod server;
 mod supervisor;
@@ -28,6 +29,7 @@ pub(crate) use error::{RedisError, is_permanent};
 pub(crate) use keys::Keys;
 pub(crate) use lease::{Lease, LeaseError, LeaseRecord, Renewal};
 pub(crate) use node::NodeLease;
+pub(crate) use reply::text;
 pub use script::APPEND_TEXT;
 pub(crate) use script::{
     APPEND, BIND, CREATE, Call, DELETE, JOIN, LEAVE, MEMBER, POSITION, PRESENCE, PRESENCE_COUNT,

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisResult, Value};
 
 use super::{Binding, Bound, DeviceRoute, Route, RouteError, Seat, Unbound};
-use crate::redis::{BIND, Call, Client, Keys, Lease, RedisError, UNBIND, is_permanent};
+use crate::redis::{BIND, Call, Client, Keys, Lease, RedisError, UNBIND, is_permanent, text};
 use crate::types::{ConnId, DeviceId, Epoch, GatewayId, GatewayRef, UserId, unix_ms};
 
 /// How long a lease that was seen is believed without looking again.
@@ -216,13 +216,6 @@ fn parse_route(reply: RedisResult<Value>) -> Result<Vec<DeviceRoute>, RouteError
     let value = reply.and_then(Value::extract_error).map_err(RedisError::from)?;
     let fields = value.as_map_iter().ok_or_else(unexpected)?;
     Ok(fields.filter_map(|(device, value)| parse_device(text(device)?, text(value)?)).collect())
-}
-
-fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        _ => None,
-    }
 }
 
 /// `gateway|epoch|conn|bound|expiry`; what does not parse is nobody's.

@@ -49,6 +49,16 @@ impl ConversationId {
         }
     }
 
+    /// What [`Self::parse`] reads.
+    #[must_use]
+    pub(crate) fn text(&self) -> String {
+        let (mut low, mut high) = (itoa::Buffer::new(), itoa::Buffer::new());
+        match self {
+            Self::P2p(lo, hi) => ["p2p:", low.format(lo.get()), ":", high.format(hi.get())].concat(),
+            Self::Group(name) => ["g:", name].concat(),
+        }
+    }
+
     /// Whether it is a group.
     #[must_use]
     pub(crate) const fn is_group(&self) -> bool {
@@ -69,10 +79,7 @@ impl ConversationId {
 
 impl fmt::Display for ConversationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::P2p(lo, hi) => write!(f, "p2p:{lo}:{hi}"),
-            Self::Group(name) => write!(f, "g:{name}"),
-        }
+        f.write_str(&self.text())
     }
 }
 

@@ -18,7 +18,7 @@ use redis::{RedisResult, Value};
 
 use super::super::{Append, Appended, Appends, Refused, StoreError, encode};
 use super::{RedisStore, Told, audience, parse};
-use crate::redis::{APPEND, Assurance, Call, Link, Wait};
+use crate::redis::{APPEND, Assurance, Call, Link, Wait, text};
 use crate::telemetry::metrics;
 use crate::types::{ConversationId, unix_ms};
 
@@ -230,12 +230,11 @@ fn parse_appended(reply: RedisResult<Value>) -> Result<(Option<Told>, Vec<Append
         None | Some(Value::Int(_)) => None,
         Some(told) => Some(parse(Ok(told))?),
     };
-    let appended = |reply| match &reply {
-        Value::BulkString(text) => std::str::from_utf8(text).ok().and_then(parse_one),
-        _ => None,
-    };
     let broken = || StoreError::Broken("reply of the append script".to_owned());
-    Ok((told, replies.map(|reply| appended(reply).ok_or_else(broken)).collect::<Result<_, _>>()?))
+    Ok((
+        told,
+        replies.map(|reply| text(&reply).and_then(parse_one).ok_or_else(broken)).collect::<Result<_, _>>()?,
+    ))
 }
 
 /// `outcome|seq|serverMsgId|epoch|server time`.
