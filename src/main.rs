@@ -1,5 +1,7 @@
 //! The program: arguments in, exit code out.
 
+mod allocator;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -7,18 +9,6 @@ use clap::Parser;
 use listenfd::ListenFd;
 use tidegate::cli::{Cli, Command, ServeArgs};
 use tidegate::{Exit, Gateway, install_log, process_env, resolve};
-
-/// Chosen by measurement (`benches/README.md`): glibc's takes a third more for
-/// an idle connection, because a task is aligned to 128 bytes, and keeps what
-/// left.
-#[cfg(not(feature = "jemalloc"))]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Its own thread gives back what the others have freed, also while they idle.
-#[cfg(feature = "jemalloc")]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Threads that read the embedded store: each keeps a stack and freed memory
 /// of its own, and more than the disk serves at a time only wait.
@@ -65,6 +55,7 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
         .worker_threads(config.workers)
         .max_blocking_threads(READERS)
         .enable_all()
+        .on_thread_park(allocator::before_wait)
         .build()
         .context("runtime")?;
     let exit = runtime.block_on(async {
