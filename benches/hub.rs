@@ -4,9 +4,12 @@
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a benchmark says no")]
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use nix::sys::socket::{MsgFlags, send};
 use tidegate::internal::{Crowd, Standing, Wheel};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -38,7 +41,7 @@ fn connections(c: &mut Criterion) {
 fn fan_out(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut crowd = Crowd::new(MEMBERS).unwrap();
-    let clients = runtime.block_on(async {
+    let (servers, clients) = runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (mut servers, mut clients) = (Vec::new(), Vec::new());
         for _ in 0..MEMBERS {
@@ -47,25 +50,36 @@ fn fan_out(c: &mut Criterion) {
             server.writable().await.unwrap();
             servers.push(Arc::new(server));
         }
-        crowd.attach(servers);
-        clients
+        crowd.attach(servers.iter().cloned());
+        (servers, clients)
     });
     let mut sink = vec![0; 1 << 20];
+    let mut measured = |times: u64, say: &mut dyn FnMut()| {
+        let mut spent = Duration::ZERO;
+        for _ in 0..times {
+            let begin = Instant::now();
+            say();
+            spent += begin.elapsed();
+            // Read, and not counted.
+            for client in &clients {
+                let _ = client.try_read(&mut sink);
+            }
+        }
+        spent
+    };
     let mut group = c.benchmark_group("fan-out");
     group.throughput(Throughput::Elements(MEMBERS.unsigned_abs()));
     group.bench_function("500 sockets", |b| {
+        b.iter_custom(|times| measured(times, &mut || assert_eq!(crowd.say(), MEMBERS.unsigned_abs())));
+    });
+    let bytes = [b'x'; 128];
+    group.bench_function("500 sockets, nothing but send", |b| {
         b.iter_custom(|times| {
-            let mut spent = std::time::Duration::ZERO;
-            for _ in 0..times {
-                let begin = std::time::Instant::now();
-                crowd.say();
-                spent += begin.elapsed();
-                // Read, and not counted.
-                for client in &clients {
-                    let _ = client.try_read(&mut sink);
+            measured(times, &mut || {
+                for server in &servers {
+                    assert_eq!(send(server.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT), Ok(bytes.len()));
                 }
-            }
-            spent
+            })
         });
     });
     group.finish();

@@ -37,7 +37,11 @@ impl Crowd {
         for id in 1..=members {
             let (user, device) = (UserId::new(id).ok()?, DeviceId::new("phone").ok()?);
             let conn = ConnId(u64::try_from(id).unwrap_or(0));
-            let peer = Arc::new(Peer::new(PeerIdentity { conn, user, device, expires_at: None }, 1, LIMITS));
+            let peer = Arc::new(Peer::new(
+                PeerIdentity { conn, user, device, expires_at: PeerIdentity::NEVER },
+                1,
+                LIMITS,
+            ));
             hub.register(&peer);
             peer.outbox.open(Vec::new(), Start::default(), LIMITS);
             peer.outbox.enter(&group, mark(&group, 0).epoch, 0, 0);
@@ -59,9 +63,8 @@ impl Crowd {
         let frame = Frame::copy(vec![b'x'; 128].into(), mark);
         let run = Run::new(vec![Held { frame, except: None, mver: 0 }]);
         let mut fanned = Fanned::default();
-        for seat in self.room.seats_at(0, &self.hub).iter().flat_map(|seats| seats.iter()) {
-            seat.peers().iter().for_each(|peer| peer.offer_run(&run, seat.since, &mut fanned));
-        }
+        let seats = self.room.seats_at(0, &self.hub).unwrap_or_default();
+        run.offer_to(&seats, &mut fanned);
         fanned.taken
     }
 

@@ -48,7 +48,7 @@ fn peer(user: i64) -> Arc<Peer> {
         conn: ConnId(user.unsigned_abs()),
         user: UserId::new(user).unwrap(),
         device: DeviceId::new("phone").unwrap(),
-        expires_at: None,
+        expires_at: PeerIdentity::NEVER,
     };
     Arc::new(Peer::new(identity, 1, LIMITS))
 }

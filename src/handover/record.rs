@@ -30,7 +30,7 @@ pub(super) fn of_connection(held: &HeldConnection) -> HandoverConnection {
         conn: peer.identity.conn.0,
         user: peer.identity.user.get(),
         device: peer.identity.device.to_string(),
-        expires_at: peer.identity.expires_at,
+        expires_at: Some(peer.identity.expires_at).filter(|&at| at < PeerIdentity::NEVER),
         bound: peer.bound(),
         since: times.since,
         last_seen: times.last_seen,
@@ -70,7 +70,7 @@ pub(super) fn to_connection(
         conn: ConnId(record.conn),
         user: UserId::new(record.user).map_err(broken)?,
         device: DeviceId::new(&record.device).map_err(broken)?,
-        expires_at: record.expires_at,
+        expires_at: record.expires_at.unwrap_or(PeerIdentity::NEVER),
     };
     let times = CarriedTimes {
         since: record.since,
@@ -206,7 +206,7 @@ mod tests {
             conn: ConnId(77),
             user: UserId::new(42).unwrap(),
             device: DeviceId::new("phone").unwrap(),
-            expires_at: Some(2_000_000_000),
+            expires_at: 2_000_000_000,
         };
         let peer = Peer::new(identity, 123_456, LIMITS);
         let conversation = |peer: i64| ConversationId::parse(&format!("p2p:42:{peer}")).unwrap();

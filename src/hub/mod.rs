@@ -15,6 +15,7 @@
 
 mod carry;
 mod copies;
+mod direct;
 mod freeze;
 mod gap;
 mod hints;

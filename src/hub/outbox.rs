@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 
+use super::direct::Direct;
 use crate::message::{Mark, Places};
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::CloseReason;
@@ -86,23 +87,28 @@ pub(crate) struct OutboxLimits {
     pub frames: u32,
 }
 
-/// What is queued, and how far the connection is in its conversations.
+/// What is queued, and how far the connection is in its conversations. A
+/// fan-out waits for the memory of each, so what it looks at is one cache line:
+/// the lock, which is in front, and all down to the places (a test of
+/// [`Peer`](super::Peer) says where).
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct State {
-    pub(super) queue: VecDeque<Frame>,
+    /// Where a fan-out writes by itself while nothing is queued.
+    pub(super) direct: Option<Direct>,
     /// Queued here or taken by the connection and not yet in the kernel.
-    pub(super) bytes: u32,
     pub(super) frames: u32,
-    pub(super) waker: Option<Waker>,
     pub(super) ending: Option<Ending>,
     pub(super) closed: bool,
-    /// Bytes of the first frame that have left already.
-    pub(super) offset: u32,
-    /// Where a fan-out writes by itself while nothing is queued.
-    pub(super) socket: Option<Arc<TcpStream>>,
     /// `Ready` is not queued yet, and the places are not known.
     pub(super) opening: bool,
     pub(super) places: Places,
+    pub(super) queue: VecDeque<Frame>,
+    pub(super) waker: Option<Waker>,
+    /// Queued here or taken by the connection and not yet in the kernel.
+    pub(super) bytes: u32,
+    /// Bytes of the first frame that have left already.
+    pub(super) offset: u32,
 }
 
 impl State {
@@ -250,14 +256,14 @@ impl Outbox {
         }
     }
 
-    /// From now on a fan-out may write by itself ([`Self::offer_run`]).
+    /// From now on a fan-out may write by itself ([`super::Run::offer_to`]).
     pub(crate) fn attach(&self, socket: Arc<TcpStream>) {
-        self.state.lock().socket = Some(socket);
+        self.state.lock().direct = Some(Direct::new(socket));
     }
 
     /// From now on only the connection writes.
     pub(crate) fn detach(&self) {
-        self.state.lock().socket = None;
+        self.state.lock().direct = None;
     }
 
     /// No more frames: the connection is gone. Returns what was left, and how
@@ -266,7 +272,7 @@ impl Outbox {
         let mut state = self.state.lock();
         state.closed = true;
         state.waker = None;
-        state.socket = None;
+        state.direct = None;
         (std::mem::take(&mut state.queue), state.offset)
     }
 
@@ -274,6 +280,12 @@ impl Outbox {
     #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         self.state.lock().closed
+    }
+
+    /// Asks for the memory that a fan-out looks at, before it is needed: many
+    /// waits at once are not longer than one.
+    pub(super) fn approach(&self) {
+        std::hint::black_box(self.state.is_locked());
     }
 
     /// Frames and bytes not yet in the kernel.

@@ -285,7 +285,7 @@ mod tests {
             conn: ConnId(conn),
             user: UserId::new(user).unwrap(),
             device: DeviceId::new(device).unwrap(),
-            expires_at: None,
+            expires_at: PeerIdentity::NEVER,
         };
         Arc::new(Peer::new(identity, bound, OutboxLimits { bytes: 1 << 20, frames: 100 }))
     }

@@ -8,24 +8,25 @@
 //! still, and in order.
 
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, RawFd};
 
 use bytes::Bytes;
-use nix::sys::socket::{MsgFlags, send, sendmsg};
 use parking_lot::MutexGuard;
 
 use super::copies::Offered;
+use super::direct::Direct;
 use super::gap::Held;
 use super::outbox::{Frame, Outbox, OutboxLimits, State, wake};
 use super::peer::Peer;
+use super::seat::Seat;
 use crate::message::{Place, Stride};
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::ConversationId;
 
 /// Most messages of one run.
 pub(crate) const MAX_RUN: usize = 32;
-/// What does not go at once does not go, and a peer that is gone is no signal.
-const NOW: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
+
+/// Members whose memory is asked for at once.
+const AHEAD: usize = 8;
 
 /// At most [`MAX_RUN`] messages of one conversation, in order.
 #[derive(Debug)]
@@ -59,6 +60,16 @@ impl Run {
     fn stride(&self, since: i64) -> Option<(&ConversationId, &Stride)> {
         let first = self.messages.first()?.frame.mark.as_ref().filter(|mark| mark.seq > since)?;
         Some((&first.conversation, self.stride.as_ref()?))
+    }
+
+    /// Offers it to the connections of these members.
+    pub(crate) fn offer_to(&self, seats: &[Seat], fanned: &mut Fanned) {
+        for some in seats.chunks(AHEAD) {
+            some.iter().flat_map(Seat::peers).for_each(|peer| peer.outbox.approach());
+            for seat in some {
+                seat.peers().iter().for_each(|peer| peer.offer_run(self, seat.since, fanned));
+            }
+        }
     }
 
     /// Them.
@@ -149,7 +160,7 @@ impl Peer {
     /// Offers a run to a user who sees what has a larger seq than `since`. His
     /// limits are looked at where they are needed: of so many connections each
     /// look is a wait for memory.
-    pub(crate) fn offer_run(&self, run: &Run, since: i64, fanned: &mut Fanned) {
+    fn offer_run(&self, run: &Run, since: i64, fanned: &mut Fanned) {
         self.outbox.offer_run(run, since, |held| held.is_own(self), || self.limits(), fanned);
     }
 }
@@ -171,7 +182,7 @@ impl Outbox {
             return;
         }
         if !run.messages.iter().any(&own) && state.stride(run, since) {
-            let left = state.write(|socket| send(socket, &run.joined, NOW));
+            let left = state.direct().map_or(0, |socket| socket.send(&run.joined));
             return hand_over(state, run.messages.iter(), left, limits, fanned);
         }
         let mut fresh = [None; MAX_RUN];
@@ -203,7 +214,7 @@ impl Outbox {
             *slice = IoSlice::new(&held.frame.bytes);
         }
         let slices = slices.get(..count).unwrap_or_default();
-        let left = state.write(|socket| sendmsg::<()>(socket, slices, &[], NOW, None));
+        let left = state.direct().map_or(0, |socket| socket.send_all(slices));
         hand_over(state, fresh, left, limits, fanned);
     }
 }
@@ -262,13 +273,10 @@ impl State {
         stride.is_some_and(|(conversation, stride)| self.places.stride(conversation, stride))
     }
 
-    /// Writes by itself, if nothing is queued; returns how many bytes left. An
-    /// error is found by the connection's task, and so is a socket that is full:
-    /// tokio is not asked what it knows of each, which would be read for that
-    /// alone.
-    fn write(&self, write: impl FnOnce(RawFd) -> nix::Result<usize>) -> usize {
-        let socket = self.socket.as_ref().filter(|_| self.frames == 0 && !self.opening);
-        socket.map_or(0, |socket| write(socket.as_raw_fd()).unwrap_or(0))
+    /// Where to write by itself, if nothing is queued: tokio is not asked what it
+    /// knows of the socket, which would be read for that alone.
+    fn direct(&self) -> Option<&Direct> {
+        self.direct.as_ref().filter(|_| self.frames == 0 && !self.opening)
     }
 }
 

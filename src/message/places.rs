@@ -31,16 +31,18 @@ pub(crate) struct Pulling {
     pub told: (u64, i64),
 }
 
-/// The places of one connection.
+/// The places of one connection. In this order: a fan-out looks at all but the
+/// last.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Places {
     list: Ledger,
-    /// A conversation that is not listed had no message when the connection
-    /// began.
-    complete: bool,
     /// Few, if any.
     #[expect(clippy::box_collection, reason = "one word in every connection, instead of three")]
     pulling: Option<Box<Vec<Pulling>>>,
+    /// A conversation that is not listed had no message when the connection
+    /// began.
+    complete: bool,
     /// What else the client has.
     holdings: Holdings,
 }

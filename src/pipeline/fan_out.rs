@@ -187,9 +187,7 @@ impl Share {
     fn step(&mut self, most: usize) -> bool {
         let Self { run, seats, left, fanned } = self;
         let end = left.start.saturating_add(most).min(left.end);
-        for seat in seats.get(left.start..end).unwrap_or_default() {
-            seat.peers().iter().for_each(|peer| peer.offer_run(run, seat.since, fanned));
-        }
+        run.offer_to(seats.get(left.start..end).unwrap_or_default(), fanned);
         left.start = end;
         left.start < left.end
     }

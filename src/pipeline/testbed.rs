@@ -96,7 +96,8 @@ impl Testbed {
     pub(super) async fn arrive(&self, gateway: &Gateway, id: i64) -> Arc<Peer> {
         let conn = ConnId(self.conns.fetch_add(1, Ordering::Relaxed));
         let device = DeviceId::new(&format!("d-{conn}")).unwrap();
-        let identity = PeerIdentity { conn, user: user(id), device: device.clone(), expires_at: None };
+        let identity =
+            PeerIdentity { conn, user: user(id), device: device.clone(), expires_at: PeerIdentity::NEVER };
         let ports = &gateway.ports;
         let peer = Arc::new(Peer::new(identity, 1, ports.hub.limits()));
         ports.hub.register(&peer);

@@ -215,7 +215,7 @@ async fn run(context: Arc<Context>, arrival: Arrival) {
         conn: context.next_conn(),
         user: identity.user,
         device: identity.device,
-        expires_at: identity.expires_at,
+        expires_at: identity.expires_at.unwrap_or(PeerIdentity::NEVER),
     };
     let mut attaching = pin!(context.pipeline.attach(identity));
     let attached = match timeout(TOGETHER, attaching.as_mut()).await {

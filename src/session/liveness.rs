@@ -45,7 +45,7 @@ pub(crate) fn look_at(peer: &Peer, now_ms: u64, now_unix_s: i64, pace: Pace) -> 
     let (refresh_every, partial) = (ms(pace.route_refresh), ms(pace.message));
     let since = |then: u64| now_ms.saturating_sub(then);
     let overdue = |then: Option<u64>, limit| then.is_some_and(|then| since(then) >= limit);
-    if peer.identity.expires_at.is_some_and(|expiry| now_unix_s >= expiry) {
+    if now_unix_s >= peer.identity.expires_at {
         return Look::End(CloseReason::TokenExpired);
     }
     if overdue(peer.stalled_since(), STALL) {
@@ -61,15 +61,13 @@ pub(crate) fn look_at(peer: &Peer, now_ms: u64, now_unix_s: i64, pace: Pace) -> 
     // that is still owed is not put off.
     let heard = peer.last_seen() >= peer.refreshed();
     let refresh = (heard && since(peer.refreshed()) >= refresh_every) || peer.bound() == 0;
-    let expiry_ms = peer.identity.expires_at.map(|expiry| {
-        let left = expiry.saturating_sub(now_unix_s).saturating_mul(1_000);
-        now_ms.saturating_add(u64::try_from(left).unwrap_or(0))
-    });
+    let left = peer.identity.expires_at.saturating_sub(now_unix_s).saturating_mul(1_000);
+    let expiry_ms = now_ms.saturating_add(u64::try_from(left).unwrap_or(0));
     let next_ms = [
         Some(now_ms + LOOK_EVERY),
         Some(peer.last_seen() + silence),
         Some(now_ms + refresh_every),
-        expiry_ms,
+        Some(expiry_ms),
         peer.stalled_since().map(|then| then + STALL),
         peer.partial_since().map(|then| then + partial),
     ]
@@ -97,7 +95,7 @@ mod tests {
         pulse: Duration::from_secs(10),
     };
 
-    fn peer(expires_at: Option<i64>) -> Peer {
+    fn peer(expires_at: i64) -> Peer {
         let identity = PeerIdentity {
             conn: ConnId(1),
             user: UserId::new(1).unwrap(),
@@ -116,7 +114,7 @@ mod tests {
 
     #[test]
     fn silence_of_two_and_a_half_intervals_ends() {
-        let peer = peer(None);
+        let peer = peer(PeerIdentity::NEVER);
         assert_eq!(look(&peer, 110_000), Look::Alive { next_ms: 120_000, refresh: false });
         assert!(matches!(look(&peer, 174_999), Look::Alive { next_ms: 175_000, .. }));
         assert_eq!(look(&peer, 175_000), Look::End(CloseReason::HeartbeatTimeout));
@@ -126,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_route_is_refreshed_by_heartbeats_only() {
-        let peer = peer(None);
+        let peer = peer(PeerIdentity::NEVER);
         peer.seen(99_000);
         assert!(matches!(look(&peer, 140_000), Look::Alive { refresh: false, .. }));
         peer.seen(139_000);
@@ -135,13 +133,13 @@ mod tests {
 
     #[test]
     fn each_deadline_has_its_reason() {
-        assert_eq!(look(&peer(Some(1_000)), 100_001), Look::End(CloseReason::TokenExpired));
-        assert!(matches!(look(&peer(Some(1_002)), 100_000), Look::Alive { next_ms: 102_000, .. }));
-        let stalled = peer(None);
+        assert_eq!(look(&peer(1_000), 100_001), Look::End(CloseReason::TokenExpired));
+        assert!(matches!(look(&peer(1_002), 100_000), Look::Alive { next_ms: 102_000, .. }));
+        let stalled = peer(PeerIdentity::NEVER);
         stalled.stall(100_000);
         stalled.seen(159_000);
         assert_eq!(look(&stalled, 160_000), Look::End(CloseReason::SlowConsumer));
-        let partial = peer(None);
+        let partial = peer(PeerIdentity::NEVER);
         partial.set_partial(true, true, 100_000);
         assert_eq!(look(&partial, 110_000), Look::End(CloseReason::Protocol));
     }

@@ -101,7 +101,7 @@ mod tests {
             conn: ConnId(1),
             user: UserId::new(user).unwrap(),
             device: DeviceId::new("d").unwrap(),
-            expires_at: None,
+            expires_at: PeerIdentity::NEVER,
         };
         let from = Arc::new(Peer::new(identity, 1, OutboxLimits { bytes: 1, frames: 1 }));
         let envelope = reply("", Payload::Read(Receipt { read_seq, ..Receipt::default() }));

@@ -80,7 +80,7 @@ impl World {
             conn: ConnId(u64::try_from(n).unwrap()),
             user: user(n),
             device: DeviceId::new(device).unwrap(),
-            expires_at: None,
+            expires_at: PeerIdentity::NEVER,
         };
         Arc::new(Peer::new(identity, 1, OutboxLimits { bytes: 1 << 20, frames: 100 }))
     }

@@ -50,7 +50,7 @@ impl World {
             conn: ConnId(u64::try_from(user).unwrap()),
             user: UserId::new(user).unwrap(),
             device: DeviceId::new("d").unwrap(),
-            expires_at: None,
+            expires_at: PeerIdentity::NEVER,
         };
         let hub = &self.pipeline.ports().hub;
         let peer = Arc::new(Peer::new(identity, 1, hub.limits()));

@@ -57,7 +57,7 @@ impl Session {
         let gateway = fastrand::usize(0..world.gateways.len());
         let at = &world.gateways[gateway];
         let conn = world.next_conn();
-        let identity = PeerIdentity { conn, user, device: device.clone(), expires_at: None };
+        let identity = PeerIdentity { conn, user, device: device.clone(), expires_at: PeerIdentity::NEVER };
         let attached = at.pipeline.attach(identity).await;
         let mut start = attached.start;
         let replay = at.ports.resume(user, have, &mut start).await;
