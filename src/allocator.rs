@@ -7,6 +7,15 @@
 #[cfg(not(feature = "jemalloc"))]
 pub(crate) use self::mimalloc::before_wait;
 
+/// Pages of 4 KiB only, for this process and those it starts: of one of 2 MiB
+/// nothing goes back while a few bytes of it are in use, and an idle gateway
+/// takes 13 MB.
+pub(crate) fn begin() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!(%error, "huge pages stay as the system has them");
+    }
+}
+
 /// Its own thread gives back what the others have freed, also while they idle.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]

@@ -47,6 +47,7 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     install_log(&config.log_filter, config.log_json).map_err(anyhow::Error::msg)?;
+    allocator::begin();
     raise_descriptor_limit();
     // Before there are threads: it changes the environment.
     let mut given = ListenFd::from_env();

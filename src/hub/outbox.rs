@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpStream;
 
-use super::direct::Direct;
+use super::direct::{Direct, prefetch};
 use crate::message::{Mark, Places};
 use crate::telemetry::{FrameKind, metrics};
 use crate::types::CloseReason;
@@ -282,10 +282,9 @@ impl Outbox {
         self.state.lock().closed
     }
 
-    /// Asks for the memory that a fan-out looks at, before it is needed: many
-    /// waits at once are not longer than one.
+    /// Asks for what a fan-out looks at, without waiting for it.
     pub(super) fn approach(&self) {
-        std::hint::black_box(self.state.is_locked());
+        prefetch(&self.state);
     }
 
     /// Frames and bytes not yet in the kernel.

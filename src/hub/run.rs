@@ -25,8 +25,8 @@ use crate::types::ConversationId;
 /// Most messages of one run.
 pub(crate) const MAX_RUN: usize = 32;
 
-/// Members whose memory is asked for at once.
-const AHEAD: usize = 8;
+/// How many members before his turn the memory of one is asked for.
+const AHEAD: usize = 2;
 
 /// At most [`MAX_RUN`] messages of one conversation, in order.
 #[derive(Debug)]
@@ -64,11 +64,10 @@ impl Run {
 
     /// Offers it to the connections of these members.
     pub(crate) fn offer_to(&self, seats: &[Seat], fanned: &mut Fanned) {
-        for some in seats.chunks(AHEAD) {
-            some.iter().flat_map(Seat::peers).for_each(|peer| peer.outbox.approach());
-            for seat in some {
-                seat.peers().iter().for_each(|peer| peer.offer_run(self, seat.since, fanned));
-            }
+        let coming = seats.iter().skip(AHEAD).map(Seat::peers).chain(std::iter::repeat(&[][..]));
+        for (seat, coming) in seats.iter().zip(coming) {
+            coming.iter().for_each(|peer| peer.outbox.approach());
+            seat.peers().iter().for_each(|peer| peer.offer_run(self, seat.since, fanned));
         }
     }
 
