@@ -30,7 +30,8 @@ pub(crate) struct GroundArgs {
     #[arg(long, global = true)]
     pub(crate) admin: Vec<String>,
     /// Program of the run's own gateways. Default: the gateway this tool was
-    /// built with.
+    /// built with, which has neither the program's allocator nor its care for
+    /// memory: name the program where cost is measured.
     #[arg(long, global = true, conflicts_with = "url")]
     pub(crate) gateway: Option<PathBuf>,
     /// How many gateways of its own; more than one needs --redis.
@@ -124,9 +125,10 @@ impl Side {
             .map(|number| OwnGateway::start(args, number, url.as_deref(), secret.as_deref()))
             .collect::<Result<Vec<_>>>()?;
         let store = if args.redis { "its own Redis" } else { "the embedded store" };
+        let program = args.gateway.as_ref().map_or("linked".into(), |path| path.display().to_string());
         Ok(Self {
             name: "gateway",
-            what: format!("{} of the run, {} workers, on {store}", own.len(), args.workers()),
+            what: format!("{} of the run ({program}), {} workers, on {store}", own.len(), args.workers()),
             targets: targets(&own),
             processes: processes(&own),
             admins: admins(&own),
