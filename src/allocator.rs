@@ -8,8 +8,7 @@
 pub(crate) use self::mimalloc::before_wait;
 
 /// Pages of 4 KiB only, for this process and those it starts: of one of 2 MiB
-/// nothing goes back while a few bytes of it are in use, and an idle gateway
-/// takes 13 MB.
+/// nothing goes back while a few bytes of it are in use.
 pub(crate) fn begin() {
     if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
         tracing::debug!(%error, "huge pages stay as the system has them");
@@ -33,22 +32,26 @@ mod mimalloc {
     #[global_allocator]
     static ALLOCATOR: ::mimalloc::MiMalloc = ::mimalloc::MiMalloc;
 
-    /// Between two looks of one thread: a look visits all its pages of 64 KiB.
+    /// Between two looks of one thread, at least, and at most …
     const PAUSE: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_secs(10);
+    /// … and so many times what the last one took: it walks through the thread's
+    /// pages that are not full, and what others have freed of them.
+    const SHARE: u32 = 100;
 
     thread_local! {
-        static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+        static NEXT: Cell<Option<Instant>> = const { Cell::new(None) };
     }
 
     /// A thread is about to wait: what others have freed of its memory goes back
     /// to the system. By itself it would look only when it asks for more, which
     /// one that idles does not: of 15,000 connections nearly all would be kept
-    /// when all have left.
+    /// when all have left. One that is never woken does not look either.
     pub(crate) fn before_wait() {
         let now = Instant::now();
-        if LAST.get().is_none_or(|last| now.duration_since(last) >= PAUSE) {
-            LAST.set(Some(now));
+        if NEXT.get().is_none_or(|next| now >= next) {
             collect();
+            NEXT.set(Some(now + (now.elapsed() * SHARE).clamp(PAUSE, MOST)));
         }
     }
 

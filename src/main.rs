@@ -59,11 +59,13 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
         .on_thread_park(allocator::before_wait)
         .build()
         .context("runtime")?;
-    let exit = runtime.block_on(async {
+    // On a worker: what a thread that is none asks for, it never gives back.
+    let running = runtime.spawn(async move {
         let gateway =
             if args.handover { Gateway::take_over(config).await? } else { Gateway::build_on(config, given)? };
         gateway.run().await
     });
+    let exit = runtime.block_on(running).context("the gateway's task")?;
     match &exit {
         // What it held is another process's.
         Ok(Exit::HandedOver) => runtime.shutdown_background(),

@@ -147,7 +147,7 @@ impl Newcomer {
     }
 
     /// It will not.
-    pub(crate) async fn refuse(&self, why: &dyn std::fmt::Display) {
+    pub(crate) async fn refuse(&self, why: &(dyn std::fmt::Display + Sync)) {
         let refusal = HandoverRefusal { why: why.to_string() };
         let _ = self.channel.send(Message::Refusal(refusal), &[], SEND).await;
     }
