@@ -241,6 +241,14 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_end_has_none_there_either() {
+        let record = HandoverConnection { expires_at: None, ..of_connection(&held()) };
+        let there = to_connection(record.clone(), LIMITS, 0).unwrap();
+        assert_eq!(there.peer.identity.expires_at, PeerIdentity::NEVER);
+        assert_eq!(of_connection(&there).expires_at, None);
+    }
+
+    #[test]
     fn a_pause_is_forgiven_where_a_deadline_would_count_it() {
         let record = of_connection(&held());
         let there = of_connection(&to_connection(record.clone(), LIMITS, 500).unwrap());

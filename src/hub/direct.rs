@@ -45,20 +45,21 @@ impl Direct {
 }
 
 /// Asks for memory that is looked at soon, and does not wait for it: a line of
-/// 64 bytes, the one that this begins in.
+/// 64 bytes, the one that this begins in. On x86-64; elsewhere it is looked at
+/// when it is.
 #[inline]
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "no reading of it, as far as it is a hint"))]
 pub(super) fn prefetch<T>(what: &T) {
-    let start = std::ptr::from_ref(what).cast::<i8>();
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let start = std::ptr::from_ref(what).cast::<i8>();
         // SAFETY: nothing is read that the program could see, and no address is
         // wrong for it; every processor of this kind has the instruction.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(start) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    std::hint::black_box(start);
+    let _ = what;
 }
 
 #[cfg(test)]
