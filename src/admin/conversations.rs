@@ -152,7 +152,7 @@ fn place_of(field: &'static str, index: Option<usize>) -> impl Fn() -> String {
 
 fn describe(conversation: &ConversationId, description: &Description) -> Value {
     let mut described = json!({
-        "id": conversation.to_string(),
+        "id": conversation.text(),
         "epoch": description.epoch,
         "topSeq": description.top,
         "firstAvailableSeq": description.first_available,

@@ -106,7 +106,7 @@ async fn to_conversation(
     conversation: &ConversationId,
     custom: Custom,
 ) -> Result<Reached, Problem> {
-    let custom = Custom { conversation_id: conversation.to_string(), ..custom };
+    let custom = Custom { conversation_id: conversation.text(), ..custom };
     if let ConversationId::P2p(lo, hi) = *conversation {
         return Ok(to_users(ports, vec![lo, hi], custom).await);
     }

@@ -76,7 +76,7 @@ impl Parties {
 
     /// Whom one talks to, in words.
     pub(super) fn other(&self) -> String {
-        self.peer().map_or_else(|| self.conversation.to_string(), |peer| format!("user {peer}"))
+        self.peer().map_or_else(|| self.conversation.text(), |peer| format!("user {peer}"))
     }
 }
 

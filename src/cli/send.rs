@@ -50,7 +50,7 @@ impl SendArgs {
         loop {
             let (mut client, ready) = connected;
             let request = SendMessageReq {
-                conversation_id: self.identity.parties(&ready)?.conversation.to_string(),
+                conversation_id: self.identity.parties(&ready)?.conversation.text(),
                 client_msg_id: id.to_owned(),
                 r#type: MessageType::Text.into(),
                 content: Some(send_message_req::Content::TextContent(self.text.clone())),

@@ -114,7 +114,7 @@ pub(super) fn to_connection(
 
 fn of_frame(frame: &Frame) -> HandoverFrame {
     let mark = frame.mark.as_ref().map(|mark| HandoverMark {
-        conversation_id: mark.conversation.to_string(),
+        conversation_id: mark.conversation.text(),
         epoch: mark.epoch,
         seq: mark.seq,
         id: mark.id,
@@ -152,7 +152,7 @@ const fn to_place(place: &HandoverPlace) -> Place {
 
 fn of_pulling(pulling: &Pulling) -> HandoverPulling {
     HandoverPulling {
-        conversation_id: pulling.conversation.to_string(),
+        conversation_id: pulling.conversation.text(),
         top: pulling.top,
         epoch: pulling.epoch,
         told: pulling.told.1,
@@ -174,7 +174,7 @@ pub(super) fn of_room(room: &Room) -> HandoverRoom {
     let CarriedRoom { mver, latest, members } = room.carry();
     let member = |(user, since, mver): (UserId, i64, u64)| HandoverMember { user: user.get(), since, mver };
     HandoverRoom {
-        conversation_id: room.conversation.to_string(),
+        conversation_id: room.conversation.text(),
         mver,
         members: members.into_iter().map(member).collect(),
         latest_epoch: latest.0,

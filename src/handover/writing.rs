@@ -92,7 +92,7 @@ impl Estate {
         let top = |(conversation, top): (crate::types::ConversationId, Option<crate::store::Top>)| {
             let top = top?;
             Some(HandoverTop {
-                conversation_id: conversation.to_string(),
+                conversation_id: conversation.text(),
                 epoch: top.epoch,
                 seq: top.seq,
                 server_msg_id: top.server_msg_id,

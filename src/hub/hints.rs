@@ -85,7 +85,7 @@ impl State {
             return;
         }
         metrics().count_hint(cause);
-        let conversation_id = conversation.to_string();
+        let conversation_id = conversation.text();
         let hint = ConversationHint { conversation_id, top_seq, epoch, pull_delay_ms };
         self.push(Frame::control(encode(&reply("", Payload::Hint(hint))), FrameKind::Other), limits);
     }

@@ -284,7 +284,7 @@ fn delivered(progress: &Progress, cursor: &Cursor) -> Option<Envelope> {
     let ack = Ack {
         seq: cursor.delivered,
         status: AckStatus::Delivered.into(),
-        conversation_id: progress.conversation.to_string(),
+        conversation_id: progress.conversation.text(),
         server_time: unix_ms(),
         by_user_id: progress.user.get(),
         epoch: cursor.epoch,
@@ -296,7 +296,7 @@ fn delivered(progress: &Progress, cursor: &Cursor) -> Option<Envelope> {
 /// Word of what was read, if it grew.
 fn receipt(progress: &Progress, cursor: &Cursor) -> Option<Envelope> {
     let receipt = Receipt {
-        conversation_id: progress.conversation.to_string(),
+        conversation_id: progress.conversation.text(),
         read_seq: cursor.read,
         by_user_id: progress.user.get(),
         epoch: cursor.epoch,

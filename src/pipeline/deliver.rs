@@ -57,7 +57,7 @@ impl Outgoing {
         let delivery = delivery(self.class, &self.envelope);
         let Some(mark) = &self.mark else { return delivery };
         Delivery {
-            conversation_id: mark.conversation.to_string(),
+            conversation_id: mark.conversation.text(),
             seq: mark.seq,
             epoch: mark.epoch,
             message_id: mark.id,

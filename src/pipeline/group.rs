@@ -38,7 +38,7 @@ impl Ports {
         let delivery = Delivery {
             class: DeliveryClass::Control.into(),
             envelope,
-            conversation_id: conversation.to_string(),
+            conversation_id: conversation.text(),
             mver: audience.mver,
             envelopes: envelopes.collect(),
             ..Delivery::default()
@@ -96,7 +96,7 @@ impl Ports {
         let delivery = Delivery {
             class: DeliveryClass::Ephemeral.into(),
             envelope: envelope.encode_to_vec().into(),
-            conversation_id: conversation.to_string(),
+            conversation_id: conversation.text(),
             mver,
             ..Delivery::default()
         };

@@ -50,7 +50,7 @@ pub(super) fn place_at(conversation: &ConversationId, position: &Position) -> Pl
 pub(super) async fn current(store: &Store, conversation: &ConversationId) -> Result<Position, StoreError> {
     let top = store.tops(std::slice::from_ref(conversation)).await?.pop().flatten().unwrap_or_default();
     Ok(Position {
-        conversation_id: conversation.to_string(),
+        conversation_id: conversation.text(),
         epoch: top.epoch,
         seq: top.seq,
         server_msg_id: top.server_msg_id,

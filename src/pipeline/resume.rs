@@ -112,7 +112,7 @@ fn failed(position: &Position, failure: StoreError) -> Payload {
 fn hint(conversation: &ConversationId, epoch: u64, top_seq: i64, start: &mut Start) -> Payload {
     metrics().count_hint(HintCause::Replay);
     start.pulling.push((conversation.clone(), epoch, top_seq));
-    let conversation_id = conversation.to_string();
+    let conversation_id = conversation.text();
     Payload::Hint(ConversationHint { conversation_id, top_seq, epoch, pull_delay_ms: 0 })
 }
 
@@ -138,7 +138,7 @@ fn answer(
     }
     *budget -= bytes;
     start.places.push(Place::new(conversation, epoch, seq, id));
-    let conversation_id = conversation.to_string();
+    let conversation_id = conversation.text();
     Payload::PushBatch(PushBatch { messages, replay: true, more: false, conversation_id })
 }
 

@@ -26,7 +26,7 @@ fn refusal(trace_id: &str, request: &SyncReq, error: Error) -> Frame {
 }
 
 fn not_found(conversation: &ConversationId) -> Error {
-    let conversation_id = conversation.to_string();
+    let conversation_id = conversation.text();
     Error { conversation_id, ..error(ErrorCode::NotFound, "conversation not found") }
 }
 

@@ -204,7 +204,7 @@ fn refusal(code: ErrorCode, message: impl Into<String>) -> Box<Error> {
 /// A conversation that has grown while the client was to pull it.
 fn top(pulling: Pulling) -> Position {
     let Pulling { conversation, epoch, top, .. } = pulling;
-    Position { conversation_id: conversation.to_string(), epoch, seq: top, ..Position::default() }
+    Position { conversation_id: conversation.text(), epoch, seq: top, ..Position::default() }
 }
 
 /// The server names the sender; what the client wrote there is ignored.

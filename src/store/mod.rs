@@ -121,7 +121,7 @@ fn position(
 ) -> Position {
     let unread = top.seq.saturating_sub(own.1.max(since)).max(0);
     Position {
-        conversation_id: conversation.to_string(),
+        conversation_id: conversation.text(),
         epoch: top.epoch,
         seq: top.seq,
         read_seq: own.1,

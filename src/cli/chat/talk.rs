@@ -46,7 +46,7 @@ impl Talk {
     /// Before the first `connected`.
     pub(super) fn new(parties: Parties) -> Self {
         Self {
-            conversation: parties.conversation.to_string(),
+            conversation: parties.conversation.text(),
             parties,
             received: Received::default(),
             pull: None,

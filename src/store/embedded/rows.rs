@@ -181,7 +181,7 @@ pub(super) fn identity() -> Vec<u8> {
 
 /// The key of a [`Head`].
 pub(super) fn head(conversation: &ConversationId) -> Vec<u8> {
-    key(HEAD, &[conversation.to_string().as_bytes()])
+    key(HEAD, &[conversation.text().as_bytes()])
 }
 
 /// Where heads begin.
@@ -213,7 +213,7 @@ pub(super) fn blocked(number: u64, user: Option<UserId>) -> Vec<u8> {
 
 /// The key of an [`Activity`].
 pub(super) fn index(user: UserId, conversation: &ConversationId) -> Vec<u8> {
-    key(INDEX, &[&user.get().to_be_bytes(), conversation.to_string().as_bytes()])
+    key(INDEX, &[&user.get().to_be_bytes(), conversation.text().as_bytes()])
 }
 
 /// Where a user's index begins.

@@ -69,7 +69,7 @@ impl View {
                 found.cursor = cursor;
                 return Ok(found);
             }
-            cursor = conversation.to_string();
+            cursor = conversation.text();
         }
         if !is_last {
             found.cursor = cursor;

@@ -176,7 +176,7 @@ impl RedisStore {
     /// Names a conversation in a user's index, as active at `now` (unix ms).
     pub(super) fn name_in_index(&self, user: UserId, conversation: &ConversationId, now: i64) -> Cmd {
         let mut name = redis::cmd("ZADD");
-        name.arg(self.keys.conversations(user)).arg("GT").arg(now).arg(conversation.to_string());
+        name.arg(self.keys.conversations(user)).arg("GT").arg(now).arg(conversation.text());
         name
     }
 }
