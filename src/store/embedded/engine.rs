@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fjall::compaction::Leveled;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Slice};
 use parking_lot::Mutex;
 use prost::Message;
 
@@ -206,7 +206,8 @@ impl Engine {
         })
     }
 
-    /// At most `limit` rows whose keys begin with `prefix`, behind `after`.
+    /// At most `limit` rows whose keys begin with `prefix`, behind `after`; of
+    /// a commit all or, unless a table is finished meanwhile, none.
     pub(super) fn scan(
         &self,
         space: Space,
@@ -217,7 +218,8 @@ impl Engine {
         let keyspace = self.space(space)?;
         let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
         let mut rows = Vec::new();
-        for row in keyspace.range::<&[u8], _>((from, Bound::Unbounded)).take(limit) {
+        let snapshot = self.database.snapshot();
+        for row in snapshot.range::<&[u8], _>(&keyspace, (from, Bound::Unbounded)).take(limit) {
             let (key, value) = row.into_inner()?;
             if !key.starts_with(prefix) {
                 break;
@@ -235,7 +237,8 @@ impl Engine {
         backward: bool,
         mut take: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), EngineError> {
-        let mut rows = self.messages.range::<&[u8], _>((Bound::Included(first), Bound::Included(last)));
+        let span = (Bound::Included(first), Bound::Included(last));
+        let mut rows = self.database.snapshot().range::<&[u8], _>(&self.messages, span);
         let next = || if backward { rows.next_back() } else { rows.next() };
         for row in std::iter::from_fn(next) {
             let (key, value) = row.into_inner()?;
@@ -255,9 +258,14 @@ impl Engine {
         for (key, value) in messages {
             batch.insert(&self.messages, key, value);
         }
+        // A table that is finished meanwhile lets a snapshot see a part of the
+        // batch. Of the log, then, it is the first entries.
+        let is_ledger = |((space, _), _): &((Space, _), _)| *space == Space::Ledger;
+        let (mut ledger, rest): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_ledger);
+        ledger.sort_unstable_by(|((_, a), _), ((_, b), _)| a.cmp(b));
         // All ids of a commit are of one period, as a rule.
         let mut ids = None;
-        for ((space, key), value) in rows {
+        for ((space, key), value) in rest.into_iter().chain(ledger) {
             let space = match space {
                 Space::State => &self.state,
                 Space::Messages => &self.messages,

@@ -124,6 +124,34 @@ async fn log(ledger: &Ledger) {
     assert_eq!(read, 600);
 }
 
+/// Who reads the log while it is written misses nothing, though a batch is
+/// many rows.
+async fn following(ledger: &Ledger) {
+    const BATCHES: i64 = 60;
+    const EACH: i64 = 300;
+    let (now, day) = (unix_ms(), day("2020-01-01"));
+    let mut after = ledger.end().await.unwrap();
+    let write = async {
+        for batch in 0..BATCHES {
+            let entries = (batch * EACH..(batch + 1) * EACH)
+                .map(|n| Entry { at: n, ..event("install-7", &format!("followed-{n}"), now) });
+            append(ledger, &entries.collect::<Vec<_>>(), day, now).await;
+        }
+    };
+    let follow = async {
+        let mut next = 0;
+        while next < BATCHES * EACH {
+            for (at, entry) in ledger.read(after, 1_000).await.unwrap().entries {
+                assert_eq!(entry.at, next, "behind {after}");
+                (after, next) = (at, next + 1);
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), async { tokio::join!(write, follow) })
+        .await
+        .unwrap();
+}
+
 async fn batches(ledger: &Ledger) {
     let (now, day) = (unix_ms(), day("2020-01-03"));
     let from = ledger.end().await.unwrap();
@@ -298,6 +326,19 @@ async fn redis_conforms_with_sets() {
     let redis = TestRedis::start();
     let client = redis.client().await;
     suite(Ledger::Redis(RedisLedger::new(client, TestRedis::keys(), Counting::Exact, 1_000)), true).await;
+}
+
+#[tokio::test]
+async fn embedded_can_be_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    following(&Ledger::Embedded(EmbeddedStore::open(dir.path(), Left::Anyhow, false).unwrap().0)).await;
+}
+
+#[tokio::test]
+async fn redis_can_be_followed() {
+    let redis = TestRedis::start();
+    let client = redis.client().await;
+    following(&Ledger::Redis(RedisLedger::new(client, TestRedis::keys(), Counting::Estimated, 1_000))).await;
 }
 
 #[tokio::test]
