@@ -28,7 +28,7 @@ use crate::types::{ConversationId, UserId, monotonic_ms, unix_ms};
 use crate::wire::pb::{Ack, AckStatus, Envelope, ErrorCode, Header, Push};
 use crate::wire::{Payload, error};
 
-const LANES: usize = 4;
+pub(super) const LANES: usize = 4;
 /// Most sends waiting in one lane.
 const LANE_QUEUE: usize = 4_096;
 /// Most bytes of messages waiting in all lanes.
@@ -44,9 +44,10 @@ const REDELIVER_MS: i64 = 300_000;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> Vec<mpsc::Sender<Work>> {
-    let start = |_| {
+    let start = |number| {
         let (sender, work) = mpsc::channel(LANE_QUEUE);
         let lane = Lane {
+            number,
             ports: Arc::clone(ports),
             work,
             barriers: Vec::new(),
@@ -61,10 +62,12 @@ pub(super) fn start(ports: &Arc<Ports>, stop: &CancellationToken) -> Vec<mpsc::S
 /// A send with the append it became.
 struct Pending {
     request: SendRequest,
+    id: i64,
     append: Append,
 }
 
 struct Lane {
+    number: usize,
     ports: Arc<Ports>,
     work: mpsc::Receiver<Work>,
     /// Barriers met; passed once what was before them is done.
@@ -122,7 +125,8 @@ impl Lane {
     /// The id is drawn once: a retry is then a duplicate of itself.
     fn prepare(&self, request: SendRequest) -> Pending {
         let now = unix_ms();
-        let server_msg_id = self.ports.ids.lock().next(now).to_string();
+        let id = self.ports.ids.lock().next(now);
+        let server_msg_id = id.to_string();
         let draft = &request.draft;
         let push = Push { server_msg_id: server_msg_id.clone(), server_time: now, ..draft.push.clone() };
         let append = Append {
@@ -134,11 +138,12 @@ impl Lane {
             server_time: now,
             push,
         };
-        Pending { request, append }
+        Pending { request, id, append }
     }
 
     async fn work_off(&mut self, mut pending: Vec<Pending>) {
         while !pending.is_empty() {
+            self.ports.in_flight.set(self.number, pending.iter().map(|pending| pending.id));
             let mut unknown = Vec::new();
             let mut rest = pending.into_iter().peekable();
             while rest.peek().is_some() {
@@ -163,6 +168,7 @@ impl Lane {
                 sleep(RETRY_PAUSE).await;
             }
         }
+        self.ports.in_flight.set(self.number, None);
     }
 
     /// One round trip: what was stored is acknowledged and delivered, what
@@ -254,7 +260,7 @@ fn conclude(
     audience: Option<&Arc<Audience>>,
     gaps: &Gaps,
 ) -> Option<(Outgoing, Instant)> {
-    let Pending { request, append } = pending;
+    let Pending { request, append, .. } = pending;
     let (seq, epoch, server_msg_id, server_time, duplicate) = match appended {
         Appended::Stored { seq, epoch } => {
             (seq, epoch, append.server_msg_id.clone(), append.server_time, false)

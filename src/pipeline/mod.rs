@@ -16,6 +16,7 @@ mod fan_out;
 mod group;
 mod here;
 mod history;
+mod in_flight;
 mod inbox;
 mod insistence;
 mod interest;
@@ -104,6 +105,8 @@ pub(crate) struct Ports {
     pub living: Mutex<Living>,
     /// Deliveries whose receivers are still to be looked up.
     pub owed: owed::Owed,
+    /// Messages between the store and their delivery.
+    in_flight: in_flight::InFlight,
 }
 
 /// What the ports are made of.
@@ -174,6 +177,7 @@ impl Ports {
             interest: RwLock::default(),
             living: Mutex::default(),
             owed: owed::Owed::default(),
+            in_flight: in_flight::InFlight::default(),
         }
     }
 }

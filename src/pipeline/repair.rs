@@ -123,6 +123,9 @@ impl Ports {
         #[cfg(test)]
         self.hub.gaps.read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let page = self.store.page(conversation, span).await?;
+        // Whose it is that was stored from here is known once it is delivered.
+        let ids: Vec<i64> = page.messages.iter().map(|push| message_id(&push.server_msg_id)).collect();
+        self.in_flight.landed(&ids).await;
         // Read behind it: who was removed before one of these was stored is
         // out by now.
         self.reload(conversation).await?;
@@ -242,3 +245,6 @@ fn resync(peer: &Peer, conversation: &ConversationId, lost: &Place, proof: Proof
     };
     peer.outbox.resync(conversation, lost, &to, peer.limits(), error);
 }
+
+#[cfg(test)]
+mod tests;
