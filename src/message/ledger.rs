@@ -73,83 +73,131 @@ impl Stride {
 }
 
 /// Places by their keys, in as much memory as they take: a conversation more
-/// or less is rare, and a connection long.
-#[derive(Debug, Default)]
-pub(super) struct Ledger(Box<[Packed]>);
+/// or less is rare, and a connection long. A single one lies in it, where a
+/// fan-out does not wait for other memory.
+#[derive(Debug)]
+pub(super) struct Ledger(List);
+
+/// With each, whether there are no other conversations: there it takes no room.
+#[derive(Debug)]
+enum List {
+    One(Packed, bool),
+    Many(Box<[Packed]>, bool),
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self(List::Many(Box::default(), false))
+    }
+}
 
 impl Ledger {
-    /// Of these, which are in order and of different conversations; one that
-    /// does not fit is not in it.
-    pub(super) fn of(places: &[Place]) -> Self {
-        Self(exact(places.iter().filter_map(Packed::of), places.len()))
+    /// Of these, which are in order and of different conversations; `complete`
+    /// = there are no others. One that does not fit is not in it.
+    pub(super) fn of(places: &[Place], complete: bool) -> Self {
+        let mut ledger = Self::default();
+        ledger.replace(places.iter().filter_map(Packed::of), places.len(), complete);
+        ledger
+    }
+
+    /// Holds these instead; where they are fewer than `many` there are others.
+    /// Allocated once and at that size: an allocator that is asked to shrink
+    /// what is less than half empty leaves it as large as it is.
+    fn replace(&mut self, all: impl Iterator<Item = Packed>, many: usize, complete: bool) {
+        let mut list = Vec::with_capacity(many);
+        list.extend(all);
+        let complete = complete && list.len() == many;
+        self.0 = match list.as_slice() {
+            [one] => List::One(*one, complete),
+            _ => List::Many(list.into_boxed_slice(), complete),
+        };
+    }
+
+    const fn all(&self) -> &[Packed] {
+        match &self.0 {
+            List::One(one, _) => std::slice::from_ref(one),
+            List::Many(list, _) => list,
+        }
+    }
+
+    const fn all_mut(&mut self) -> &mut [Packed] {
+        match &mut self.0 {
+            List::One(one, _) => std::slice::from_mut(one),
+            List::Many(list, _) => list,
+        }
+    }
+
+    /// Whether there are no other conversations.
+    pub(super) const fn is_complete(&self) -> bool {
+        let (List::One(_, complete) | List::Many(_, complete)) = &self.0;
+        *complete
+    }
+
+    const fn lack(&mut self) {
+        let (List::One(_, complete) | List::Many(_, complete)) = &mut self.0;
+        *complete = false;
     }
 
     /// How many there are.
     pub(super) const fn len(&self) -> usize {
-        self.0.len()
+        self.all().len()
     }
 
     /// All of them, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Place> {
-        self.0.iter().map(Packed::place)
+        self.all().iter().map(Packed::place)
     }
 
     fn find(&self, key: u64) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&key, Packed::key)
+        self.all().binary_search_by_key(&key, Packed::key)
     }
 
     /// The place in one conversation.
     pub(super) fn get(&self, key: u64) -> Option<Place> {
         let at = self.find(key).ok()?;
-        self.0.get(at).map(Packed::place)
+        self.all().get(at).map(Packed::place)
     }
 
-    /// Notes a place, of a conversation that is not there only if it `may_grow`;
-    /// returns whether. One that does not fit is not known any more.
-    pub(super) fn put(&mut self, place: &Place, may_grow: bool) -> bool {
+    /// Notes a place, of a conversation that is not there only if it `may_grow`.
+    /// One that does not fit is not known any more, and what is here not
+    /// complete.
+    pub(super) fn put(&mut self, place: &Place, may_grow: bool) {
         let Some(packed) = Packed::of(place) else {
             self.remove(place.key);
-            return false;
+            return self.lack();
         };
         match self.find(place.key) {
             Ok(at) => {
-                if let Some(known) = self.0.get_mut(at) {
+                if let Some(known) = self.all_mut().get_mut(at) {
                     *known = packed;
                 }
             }
             Err(at) if may_grow => {
-                let (before, behind) = self.0.split_at_checked(at).unwrap_or_default();
+                let known = std::mem::take(self);
+                let (before, behind) = known.all().split_at_checked(at).unwrap_or_default();
                 let all = before.iter().chain([&packed]).chain(behind);
-                self.0 = exact(all.copied(), self.0.len() + 1);
+                self.replace(all.copied(), known.len() + 1, known.is_complete());
             }
-            Err(_) => return false,
+            Err(_) => self.lack(),
         }
-        true
     }
 
     /// Makes a step, if the place is where it begins, whichever message that
     /// is; returns whether.
     pub(super) fn stride(&mut self, stride: &Stride) -> bool {
-        let at = self.find(stride.before.key()).ok();
-        let place = at.and_then(|at| self.0.get_mut(at)).filter(|place| place.is_level(&stride.before));
+        let Ok(at) = self.find(stride.before.key()) else { return false };
+        let place = self.all_mut().get_mut(at).filter(|place| place.is_level(&stride.before));
         place.map(|place| *place = stride.behind).is_some()
     }
 
     /// Forgets a conversation.
     pub(super) fn remove(&mut self, key: u64) {
         if self.find(key).is_ok() {
-            let left = self.0.iter().filter(|packed| packed.key() != key);
-            self.0 = exact(left.copied(), self.0.len() - 1);
+            let known = std::mem::take(self);
+            let left = known.all().iter().filter(|packed| packed.key() != key);
+            self.replace(left.copied(), known.len() - 1, known.is_complete());
         }
     }
-}
-
-/// Allocated once and at that size: an allocator that is asked to shrink what
-/// is less than half empty leaves it as large as it is.
-fn exact(all: impl Iterator<Item = Packed>, many: usize) -> Box<[Packed]> {
-    let mut list = Vec::with_capacity(many);
-    list.extend(all);
-    list.into_boxed_slice()
 }
 
 #[cfg(test)]
@@ -183,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_stride_begins_where_the_place_is() {
-        let mut ledger = Ledger::of(&[place(3, 1, 4), place(7, 1, 1)]);
+        let mut ledger = Ledger::of(&[place(3, 1, 4), place(7, 1, 1)], true);
         let stride =
             |epoch, from, to| Stride::new(&Place { id: 0, ..place(3, epoch, from) }, &place(3, epoch, to));
         for (epoch, from) in [(1, 3), (1, 5), (2, 4)] {
@@ -197,16 +245,39 @@ mod tests {
 
     #[test]
     fn conversations_come_and_go_in_order() {
-        let mut ledger = Ledger::of(&[place(3, 1, 1), place(7, 1, 1)]);
+        let mut ledger = Ledger::of(&[place(3, 1, 1), place(7, 1, 1)], true);
         for key in [5, 1, 9, 5] {
-            assert!(ledger.put(&place(key, 1, 4), true));
+            ledger.put(&place(key, 1, 4), true);
         }
-        assert!(!ledger.put(&place(4, 1, 1), false), "no room");
-        assert!(ledger.put(&place(9, 1, 5), false), "but for what is there");
+        ledger.put(&place(9, 1, 5), false);
+        assert!(ledger.is_complete());
+        ledger.put(&place(4, 1, 1), false);
+        assert!(!ledger.is_complete() && ledger.get(4).is_none(), "no room");
         ledger.remove(3);
         ledger.remove(4);
         let keys: Vec<_> = ledger.iter().map(|place| (place.key, place.seq)).collect();
         assert_eq!(keys, [(1, 4), (5, 4), (7, 1), (9, 5)]);
-        assert!(!ledger.put(&place(9, 1, 1 << 40), true) && ledger.get(9).is_none(), "it does not fit");
+        ledger.put(&place(9, 1, 1 << 40), true);
+        assert!(ledger.get(9).is_none(), "it does not fit");
+    }
+
+    #[test]
+    fn one_is_as_good_as_many_and_needs_no_more_memory() {
+        assert_eq!(size_of::<Ledger>(), 24);
+        let mut ledger = Ledger::of(&[], true);
+        for seq in [1, 2] {
+            ledger.put(&place(3, 1, seq), true);
+            assert!(matches!(ledger.0, List::One(..)));
+        }
+        assert!(ledger.stride(&Stride::new(&place(3, 1, 2), &place(3, 1, 5)).unwrap()));
+        ledger.put(&place(1, 1, 1), true);
+        let keys = |ledger: &Ledger| ledger.iter().map(|place| (place.key, place.seq)).collect::<Vec<_>>();
+        assert_eq!(keys(&ledger), [(1, 1), (3, 5)]);
+        ledger.remove(1);
+        assert_eq!(keys(&ledger), [(3, 5)]);
+        assert!(matches!(ledger.0, List::One(_, true)));
+        ledger.remove(3);
+        assert!(ledger.is_complete() && ledger.len() == 0);
+        assert!(!Ledger::of(&[place(1, 1, 1), place(2, 1, 1 << 40)], true).is_complete(), "one does not fit");
     }
 }

@@ -36,13 +36,12 @@ pub(crate) struct Pulling {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Places {
+    /// Complete: a conversation that is not listed had no message when the
+    /// connection began.
     list: Ledger,
     /// Few, if any.
     #[expect(clippy::box_collection, reason = "one word in every connection, instead of three")]
     pulling: Option<Box<Vec<Pulling>>>,
-    /// A conversation that is not listed had no message when the connection
-    /// began.
-    complete: bool,
     /// What else the client has.
     holdings: Holdings,
 }
@@ -55,8 +54,7 @@ impl Places {
         places.reverse();
         places.dedup_by_key(|place| place.key);
         places.reverse();
-        self.list = Ledger::of(&places);
-        self.complete = complete && self.list.len() == places.len();
+        self.list = Ledger::of(&places, complete);
     }
 
     /// Whether something is known of this very conversation.
@@ -74,7 +72,9 @@ impl Places {
     fn at(&self, key: u64, conversation: &ConversationId) -> Option<Place> {
         match self.list.get(key) {
             // What a group held before its user joined is none of his.
-            None if self.complete && !conversation.is_group() => Some(Place { key, epoch: 0, seq: 0, id: 0 }),
+            None if self.list.is_complete() && !conversation.is_group() => {
+                Some(Place { key, epoch: 0, seq: 0, id: 0 })
+            }
             known => known,
         }
     }
@@ -82,9 +82,7 @@ impl Places {
     /// Moves there, forwards or backwards.
     pub(crate) fn set(&mut self, place: &Place) {
         let full = self.list.len() >= MAX_PLACES;
-        if !self.list.put(place, !full) {
-            self.complete = false;
-        }
+        self.list.put(place, !full);
     }
 
     /// Forgets a conversation that the user is no longer in.
@@ -108,7 +106,7 @@ impl Places {
             return Verdict::Pulling;
         }
         let place = self.at(key, &mark.conversation);
-        if place.is_none() && self.complete && !own {
+        if place.is_none() && self.list.is_complete() && !own {
             return Verdict::Unlisted;
         }
         let verdict = place.map_or(Verdict::Next, |place| place.judge(mark));

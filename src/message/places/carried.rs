@@ -21,7 +21,7 @@ impl Places {
     pub(crate) fn carry(&self) -> CarriedPlaces {
         CarriedPlaces {
             places: self.list.iter().collect(),
-            complete: self.complete,
+            complete: self.list.is_complete(),
             pulling: self.pulling.as_deref().cloned().unwrap_or_default(),
             holdings: self.holdings.all(),
         }
