@@ -7,20 +7,24 @@
 //! task is woken for that. So all bytes are in the outbox or in the kernel
 //! still, and in order.
 
+mod fanned;
+
 use std::io::IoSlice;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 
+pub(crate) use self::fanned::Fanned;
 use super::copies::Offered;
 use super::direct::Direct;
 use super::gap::Held;
 use super::outbox::{Frame, Outbox, OutboxLimits, State, wake};
 use super::peer::Peer;
 use super::seat::Seat;
-use crate::message::{Place, Stride};
-use crate::telemetry::{FrameKind, metrics};
-use crate::types::ConversationId;
+use crate::message::{Mark, Place, Stride};
+use crate::telemetry::metrics;
 
 /// Most messages of one run.
 pub(crate) const MAX_RUN: usize = 32;
@@ -28,17 +32,29 @@ pub(crate) const MAX_RUN: usize = 32;
 /// How many members before his turn the memory of one is asked for.
 const AHEAD: usize = 2;
 
-/// At most [`MAX_RUN`] messages of one conversation, in order.
+/// At most [`MAX_RUN`] messages of one conversation, in order. What is asked for
+/// each connection lies here: the kernel uses the caches meanwhile.
 #[derive(Debug)]
 pub(crate) struct Run {
     messages: Vec<Held>,
     /// Of their conversation.
     key: u64,
     /// Where they follow one another.
-    stride: Option<Stride>,
+    whole: Option<Whole>,
+    /// The addresses of the connections that they came over are among these.
+    senders: RangeInclusive<usize>,
     /// All of them, for the many who get all of them: one buffer costs the
     /// kernel half of what eight cost it.
     joined: Bytes,
+}
+
+/// A run as one step in its conversation.
+#[derive(Debug)]
+struct Whole {
+    first: Arc<Mark>,
+    /// Of that one.
+    seq: i64,
+    stride: Stride,
 }
 
 impl Run {
@@ -51,15 +67,8 @@ impl Run {
         };
         let key = messages.first().and_then(|held| held.frame.mark.as_ref());
         let key = key.map_or(0, |mark| mark.conversation.key());
-        let stride = stride(&messages);
-        Self { messages, key, stride, joined }
-    }
-
-    /// All of them as one step in their conversation, for whoever sees what
-    /// has a larger seq than `since`.
-    fn stride(&self, since: i64) -> Option<(&ConversationId, &Stride)> {
-        let first = self.messages.first()?.frame.mark.as_ref().filter(|mark| mark.seq > since)?;
-        Some((&first.conversation, self.stride.as_ref()?))
+        let (whole, senders) = (Whole::of(&messages), senders(&messages));
+        Self { messages, key, whole, senders, joined }
     }
 
     /// Offers it to the connections of these members.
@@ -78,81 +87,25 @@ impl Run {
     }
 }
 
-/// All of them as one step, if they follow one another.
-fn stride(messages: &[Held]) -> Option<Stride> {
-    let marks = || messages.iter().filter_map(|held| held.frame.mark.as_ref());
-    let (first, last) = (marks().next()?, marks().next_back()?);
-    let follow =
-        marks().zip(marks().skip(1)).all(|(one, next)| next.epoch == one.epoch && next.seq == one.seq + 1);
-    let before = Place { seq: first.seq - 1, ..Place::behind(first) };
-    Stride::new(&before, &Place::behind(last)).filter(|_| follow)
-}
-
-/// What became of a run, at all the connections it was offered to.
-#[derive(Debug, Default)]
-pub(crate) struct Fanned {
-    /// Copies on their way.
-    pub taken: u64,
-    /// Messages, a bit each, that came too early for somebody.
-    early: u32,
-    /// Of these, those that are of another history than somebody's.
-    other_history: u32,
-    gone: u64,
-    queued: u32,
-    written: u64,
-    bytes: usize,
-    batched: u64,
-}
-
-impl Fanned {
-    fn note(&mut self, index: usize, offered: Offered) {
-        match offered {
-            Offered::Hole => self.early |= bit(index),
-            Offered::OtherHistory => {
-                self.early |= bit(index);
-                self.other_history |= bit(index);
-            }
-            Offered::Taken | Offered::Gone | Offered::Stale | Offered::Pulling | Offered::Unlisted => {}
-        }
-    }
-
-    /// Whether the message at `index` came too early for somebody.
-    #[must_use]
-    pub(crate) fn is_early(&self, index: usize) -> bool {
-        self.early & bit(index) != 0
-    }
-
-    /// Whether it is of another history than somebody's.
-    #[must_use]
-    pub(crate) fn is_of_other_history(&self, index: usize) -> bool {
-        self.other_history & bit(index) != 0
+impl Whole {
+    /// If they follow one another.
+    fn of(messages: &[Held]) -> Option<Self> {
+        let marks = || messages.iter().filter_map(|held| held.frame.mark.as_ref());
+        let (first, last) = (marks().next()?, marks().next_back()?);
+        let follow = marks()
+            .zip(marks().skip(1))
+            .all(|(one, next)| next.epoch == one.epoch && next.seq == one.seq + 1);
+        let before = Place { seq: first.seq - 1, ..Place::behind(first) };
+        let stride = Stride::new(&before, &Place::behind(last)).filter(|_| follow)?;
+        Some(Self { first: Arc::clone(first), seq: first.seq, stride })
     }
 }
 
-fn bit(index: usize) -> u32 {
-    1_u32.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)).unwrap_or(0)
-}
-
-impl Drop for Fanned {
-    /// Told once for all connections: a counter is shared by all threads.
-    fn drop(&mut self) {
-        let m = metrics();
-        m.copies_enqueued.increment(self.taken + self.gone);
-        if self.gone > 0 {
-            m.copies_dropped_closed.increment(self.gone);
-        }
-        if self.queued > 0 {
-            m.copies_queued.increment(self.queued);
-        }
-        if self.written > 0 {
-            m.copies_written.increment(self.written);
-            m.count_out(FrameKind::Push, self.written);
-            m.bytes_out.increment(u64::try_from(self.bytes).unwrap_or(u64::MAX));
-        }
-        if self.batched > 0 {
-            m.batched_frames.increment(self.batched);
-        }
-    }
+/// From the least to the greatest address of a connection that one of these
+/// came over.
+fn senders(messages: &[Held]) -> RangeInclusive<usize> {
+    let all = || messages.iter().filter_map(|held| held.except.as_ref()).map(|peer| Arc::as_ptr(peer).addr());
+    all().min().unwrap_or(usize::MAX)..=all().max().unwrap_or(0)
 }
 
 impl Peer {
@@ -160,7 +113,8 @@ impl Peer {
     /// limits are looked at where they are needed: of so many connections each
     /// look is a wait for memory.
     fn offer_run(&self, run: &Run, since: i64, fanned: &mut Fanned) {
-        self.outbox.offer_run(run, since, |held| held.is_own(self), || self.limits(), fanned);
+        let is_sender = run.senders.contains(&std::ptr::from_ref(self).addr());
+        self.outbox.offer_run(run, since, |held| is_sender && held.is_own(self), || self.limits(), fanned);
     }
 }
 
@@ -177,11 +131,13 @@ impl Outbox {
         let mut state = self.state.lock();
         if state.is_over() {
             let gone = run.messages.iter().filter(|held| visible(held)).count();
-            fanned.gone += u64::try_from(gone).unwrap_or(u64::MAX);
-            return;
+            return fanned.missed(gone);
         }
         if !run.messages.iter().any(&own) && state.stride(run, since) {
             let left = state.direct().map_or(0, |socket| socket.send(&run.joined));
+            if left == run.joined.len() {
+                return fanned.wrote(run.messages.len(), left);
+            }
             return hand_over(state, run.messages.iter(), left, limits, fanned);
         }
         let mut fresh = [None; MAX_RUN];
@@ -223,31 +179,31 @@ impl Outbox {
 fn hand_over<'a>(
     mut state: MutexGuard<'_, State>,
     fresh: impl Iterator<Item = &'a Held>,
-    mut left: usize,
+    left: usize,
     limits: impl Fn() -> OutboxLimits,
     fanned: &mut Fanned,
 ) {
-    fanned.bytes += left;
-    let (mut count, mut written) = (0, 0);
+    let (mut rest, mut written, mut queued, mut cut) = (left, 0, 0, false);
     for held in fresh {
-        count += 1;
         let size = held.frame.bytes.len();
-        if left >= size {
-            left -= size;
+        if rest >= size {
+            rest -= size;
             written += 1;
-        } else if left > 0 {
+            continue;
+        }
+        queued += 1;
+        if rest > 0 {
             // What has left in part leaves whole.
             state.enqueue(held.frame.clone());
-            state.offset = u32::try_from(std::mem::take(&mut left)).unwrap_or(u32::MAX);
-            fanned.queued += 1;
+            state.offset = u32::try_from(std::mem::take(&mut rest)).unwrap_or(u32::MAX);
+            cut = true;
         } else {
             state.queue_next(&held.frame, limits());
         }
     }
-    fanned.taken += count;
-    fanned.written += written;
-    fanned.batched += if written > 1 { written } else { 0 };
-    if written < count {
+    fanned.wrote(written, left);
+    if queued > 0 {
+        fanned.left_over(queued, cut);
         wake(state);
     }
 }
@@ -266,10 +222,11 @@ impl State {
         }
     }
 
-    /// Takes a run as a whole, if it is what comes next; returns whether.
+    /// Takes a run as a whole, if it is what comes next and all of it is seen
+    /// by whoever sees what has a larger seq than `since`; returns whether.
     fn stride(&mut self, run: &Run, since: i64) -> bool {
-        let stride = run.stride(since).filter(|_| !self.opening);
-        stride.is_some_and(|(conversation, stride)| self.places.stride(conversation, stride))
+        let whole = run.whole.as_ref().filter(|whole| since < whole.seq && !self.opening);
+        whole.is_some_and(|whole| self.places.stride(&whole.first.conversation, &whole.stride))
     }
 
     /// Where to write by itself, if nothing is queued: tokio is not asked what it

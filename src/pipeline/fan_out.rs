@@ -13,7 +13,7 @@ use crate::types::monotonic_ms;
 const RUN_BYTES: usize = 256 * 1024;
 
 /// Members between two looks whether somebody else wants the thread.
-const STEP: usize = 256;
+const STEP: usize = 512;
 /// Members that are worth a worker of their own.
 const SHARE: usize = 1_024;
 

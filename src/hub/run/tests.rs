@@ -9,8 +9,9 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::hub::{Class, Frame, Start};
+use crate::hub::{Class, Frame, PeerIdentity, Start};
 use crate::message::Mark;
+use crate::types::{ConnId, ConversationId, DeviceId, UserId};
 
 const LIMITS: OutboxLimits = OutboxLimits { bytes: 1 << 20, frames: 100 };
 
@@ -131,4 +132,30 @@ fn the_senders_own_message_is_not_given_back() {
     let seqs: Vec<_> = outbox.take(Waker::noop()).queue.iter().map(|frame| frame.bytes[0]).collect();
     assert_eq!(seqs, [9, 1, 3]);
     assert_eq!(fanned.taken, 2);
+}
+
+#[test]
+fn of_several_senders_each_lacks_what_he_sent() {
+    let peer = |conn| {
+        let (user, device) = (UserId::new(1).unwrap(), DeviceId::new("d").unwrap());
+        let identity = PeerIdentity { conn: ConnId(conn), user, device, expires_at: PeerIdentity::NEVER };
+        let peer = Arc::new(Peer::new(identity, 1, LIMITS));
+        peer.outbox.open(Vec::new(), Start::default(), LIMITS);
+        assert!(peer.outbox.enter(&ConversationId::parse("g:team").unwrap(), 7, 0, 0));
+        peer
+    };
+    let peers: Vec<Arc<Peer>> = (0..5).map(peer).collect();
+    let of = |sender: usize, seq| Held { except: peers.get(sender).cloned(), ..message(seq, 10) };
+    let run = Run::new(vec![of(1, 1), of(3, 2), of(9, 3)]);
+    for (sender, seq) in [(1, 1), (3, 2)] {
+        let ack = Frame::control(vec![9].into(), crate::telemetry::FrameKind::Ack);
+        peers[sender].outbox.acknowledge(ack, message(seq, 1).frame.mark.as_ref().unwrap(), LIMITS);
+    }
+    let given = |peer: &Arc<Peer>| {
+        peer.offer_run(&run, 0, &mut Fanned::default());
+        let queue = peer.outbox.take(Waker::noop()).queue;
+        queue.iter().map(|frame| frame.bytes[0]).collect::<Vec<_>>()
+    };
+    let all: Vec<_> = peers.iter().map(given).collect();
+    assert_eq!(all, [vec![1, 2, 3], vec![9, 2, 3], vec![1, 2, 3], vec![9, 1, 3], vec![1, 2, 3]]);
 }
