@@ -5,9 +5,9 @@
 -- bound 0 = not bound yet: then age 0 means it is the newest there is, and
 -- another age that it has been connected for so many microseconds.
 -- A full server must not lose its routes: hence allow-oom.
--- Returns one {outcome, bound, gateway, epoch, conn} per device. Outcomes:
--- 0 set, 1 refreshed, 2 replaced the named holder, 3 refused: the named
--- holder was bound later.
+-- Returns one 'outcome|bound|gateway|epoch|conn' per device; the last three
+-- name the holder, if there is another. Outcomes: 0 set, 1 refreshed,
+-- 2 replaced the holder, 3 refused: the holder was bound later.
 local time = redis.call('TIME')
 local now = tonumber(time[1])
 local micros = now * 1000000 + tonumber(time[2])
@@ -39,8 +39,9 @@ for i = 4, #ARGV, 4 do
     redis.call('HSET', KEYS[2], device,
       string.format('%s|%s|%s|%.0f|%d', gateway, epoch, conn, bound, now + ttl))
   end
-  replies[#replies + 1] = {outcome, string.format('%.0f', bound),
-    held and held.gateway or '', held and held.epoch or '0', held and held.conn or '0'}
+  local reply = string.format('%d|%.0f', outcome, bound)
+  if held then reply = reply .. '|' .. held.gateway .. '|' .. held.epoch .. '|' .. held.conn end
+  replies[#replies + 1] = reply
 end
 
 local newest, at = nil, -1

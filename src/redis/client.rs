@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::durability::{Assurance, CONFIRM_WITHIN, Wait};
 use super::error::{code, ends_session, forgot_script};
+use super::gather::Gather;
 use super::keeper::Request;
 use super::supervisor::{Session, supervise};
 use super::{Keys, RedisError, script};
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     /// Why the last attempt to connect failed.
     pub(super) refusal: watch::Sender<Option<RedisError>>,
     pub(super) suspect: Notify,
+    gather: Arc<Gather>,
 }
 
 impl Shared {
@@ -97,6 +99,7 @@ impl Client {
             link: watch::Sender::new(Link::Down),
             refusal: watch::Sender::new(None),
             suspect: Notify::new(),
+            gather: Arc::default(),
         });
         let supervisor = Arc::clone(&shared);
         tokio::spawn(async move { stop.run_until_cancelled(supervise(supervisor, restored)).await });
@@ -189,6 +192,11 @@ impl Client {
         let mut results = self.pipeline(vec![command.into()]).await?;
         let value = results.pop().ok_or(RedisError::Down)??;
         Ok(redis::from_redis_value(value).map_err(redis::RedisError::from)?)
+    }
+
+    /// What waits for a round trip with others.
+    pub(super) fn gather(&self) -> &Arc<Gather> {
+        &self.shared.gather
     }
 
     fn session(&self, generation: Option<u64>) -> Result<Arc<Session>, RedisError> {

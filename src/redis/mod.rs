@@ -12,6 +12,7 @@
 mod client;
 mod durability;
 mod error;
+mod gather;
 mod keeper;
 mod keys;
 mod lease;

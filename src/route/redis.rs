@@ -38,8 +38,15 @@ impl RedisRoutes {
 
     pub(super) async fn bind(&self, bindings: &[Binding]) -> Result<Vec<Bound>, RouteError> {
         let of_one_user: Vec<_> = bindings.chunk_by(|a, b| a.user == b.user).collect();
-        let calls = of_one_user.iter().map(|chunk| self.bind_call(chunk)).collect();
-        let replies = self.client.pipeline(calls).await?;
+        let mut calls: Vec<_> = of_one_user.iter().map(|chunk| self.bind_call(chunk)).collect();
+        let replies = match (calls.pop(), calls.is_empty()) {
+            // Of a connection that has come: many come at once.
+            (Some(call), true) => vec![self.client.gathered(call).await?],
+            (last, _) => {
+                calls.extend(last);
+                self.client.pipeline(calls).await?
+            }
+        };
         let mut outcomes = Vec::with_capacity(bindings.len());
         for (chunk, reply) in of_one_user.into_iter().zip(replies) {
             match parse_bound(reply) {
@@ -193,22 +200,29 @@ fn skip(user: Option<UserId>, error: RouteError) -> Result<(), RouteError> {
     Ok(())
 }
 
-type BindReply = Vec<(i64, u64, String, u64, u64)>;
-
 fn parse_bound(reply: RedisResult<Value>) -> Result<Vec<Bound>, RouteError> {
-    let outcome = |(code, bound, gateway, epoch, conn): (i64, u64, String, u64, u64)| {
-        let holder = || {
-            let id = GatewayId::new(&gateway).ok()?;
-            Some(Seat { gateway: GatewayRef { id, epoch: Epoch(epoch) }, conn: ConnId(conn) })
-        };
-        match code {
-            0 | 1 => Ok(Bound::Held { bound, replaced: None }),
-            2 => Ok(Bound::Held { bound, replaced: holder() }),
-            3 => Ok(Bound::Refused),
-            _ => Err(unexpected()),
-        }
-    };
-    read::<BindReply>(reply)?.into_iter().map(outcome).collect()
+    let outcomes = read::<Vec<String>>(reply)?;
+    outcomes.iter().map(|outcome| parse_outcome(outcome).ok_or_else(unexpected)).collect()
+}
+
+/// `outcome|bound`, and `|gateway|epoch|conn` of another holder.
+fn parse_outcome(outcome: &str) -> Option<Bound> {
+    let mut parts = outcome.split('|');
+    let (code, bound) = (parts.next()?, parts.next()?.parse().ok()?);
+    match code {
+        "0" | "1" => Some(Bound::Held { bound, replaced: None }),
+        "2" => Some(Bound::Held { bound, replaced: parse_seat(&mut parts) }),
+        "3" => Some(Bound::Refused),
+        _ => None,
+    }
+}
+
+/// `gateway`, `epoch`, `conn`.
+fn parse_seat<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<Seat> {
+    let id = GatewayId::new(parts.next()?).ok()?;
+    let epoch = Epoch(parts.next()?.parse().ok()?);
+    let conn = ConnId(parts.next()?.parse().ok()?);
+    Some(Seat { gateway: GatewayRef { id, epoch }, conn })
 }
 
 /// A user's devices. Read where it lies: each message asks for two users'.
@@ -221,12 +235,9 @@ fn parse_route(reply: RedisResult<Value>) -> Result<Vec<DeviceRoute>, RouteError
 /// `gateway|epoch|conn|bound|expiry`; what does not parse is nobody's.
 fn parse_device(device: &str, value: &str) -> Option<DeviceRoute> {
     let mut parts = value.split('|');
-    let id = GatewayId::new(parts.next()?).ok()?;
-    let epoch = Epoch(parts.next()?.parse().ok()?);
-    let conn = ConnId(parts.next()?.parse().ok()?);
+    let seat = parse_seat(&mut parts)?;
     let bound = parts.next()?.parse().ok()?;
     let expiry: i64 = parts.next()?.parse().ok()?;
     let live = expiry + SKEW_S > unix_ms() / 1000;
-    let seat = Seat { gateway: GatewayRef { id, epoch }, conn };
     live.then_some(DeviceRoute { device: DeviceId::new(device).ok()?, seat, bound })
 }

@@ -7,9 +7,9 @@ mod log;
 use redis::{FromRedisValue, RedisResult, Value};
 use tokio::sync::watch;
 
-use super::{parse, refused};
+use super::{parse, refused, unavailable};
 use crate::analytics::{Position, Sample};
-use crate::redis::{Assurance, Client, Keys, Link, RedisError, Wait};
+use crate::redis::{Assurance, Client, Keys, Link, Wait};
 use crate::store::StoreError;
 use crate::telemetry::metrics;
 
@@ -158,9 +158,4 @@ impl RedisLedger {
         metrics().unconfirmed.increment(1);
         Err(StoreError::Unavailable)
     }
-}
-
-fn unavailable(error: RedisError) -> StoreError {
-    tracing::debug!(%error, "ledger");
-    StoreError::Unavailable
 }

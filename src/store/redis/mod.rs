@@ -87,11 +87,18 @@ impl RedisStore {
     }
 
     async fn ask(&self, commands: Vec<redis::Cmd>) -> Result<Vec<RedisResult<Value>>, StoreError> {
-        self.client.pipeline(commands).await.map_err(|error: RedisError| {
-            tracing::debug!(%error, "store");
-            StoreError::Unavailable
-        })
+        self.client.pipeline(commands).await.map_err(unavailable)
     }
+
+    /// In a round trip with others.
+    async fn ask_with_others(&self, command: redis::Cmd) -> Result<RedisResult<Value>, StoreError> {
+        self.client.gathered(command).await.map_err(unavailable)
+    }
+}
+
+fn unavailable(error: RedisError) -> StoreError {
+    tracing::debug!(%error, "store");
+    StoreError::Unavailable
 }
 
 /// mver, members, and the gateways with their epochs.

@@ -80,7 +80,11 @@ impl RedisStore {
             range.arg("LIMIT").arg(offset).arg(limit);
             range
         };
-        let replies = self.ask(users.iter().map(range).collect()).await?;
+        let replies = match users {
+            // Of a connection that has come: many come at once.
+            [user] => vec![self.ask_with_others(range(user)).await?],
+            users => self.ask(users.iter().map(range).collect()).await?,
+        };
         let ids = |reply| {
             let ids: Vec<String> = parse(reply)?;
             Ok(ids.iter().filter_map(|id| ConversationId::parse(id).ok()).collect())

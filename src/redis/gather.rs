@@ -1,0 +1,141 @@
+//! Commands of many connections that come at the same time: while a round trip
+//! is under way, what comes waits for the next one and shares it.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use redis::{Cmd, RedisResult, Value};
+use tokio::sync::oneshot;
+
+use super::client::Client;
+use super::error::RedisError;
+
+/// Most commands of one round trip.
+const MOST: usize = 512;
+
+/// What became of a command.
+pub(super) type Answer = Result<RedisResult<Value>, RedisError>;
+
+/// Commands, and who asked.
+type Asked = (Vec<Cmd>, Vec<oneshot::Sender<Answer>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    asked: Asked,
+    /// Somebody makes round trips until nothing waits.
+    is_served: bool,
+}
+
+/// See above.
+#[derive(Debug, Default)]
+pub(super) struct Gather(Mutex<Waiting>);
+
+impl Gather {
+    /// Has a command wait for the next round trip; whether somebody makes it.
+    /// If not, the caller is to.
+    fn add(&self, command: Cmd) -> (oneshot::Receiver<Answer>, bool) {
+        let (done, answer) = oneshot::channel();
+        let mut waiting = self.0.lock();
+        waiting.asked.0.push(command);
+        waiting.asked.1.push(done);
+        (answer, std::mem::replace(&mut waiting.is_served, true))
+    }
+
+    /// What waits, `MOST` at most. Nothing = nobody serves any more.
+    fn take(&self) -> Asked {
+        let mut waiting = self.0.lock();
+        let (commands, askers) = &mut waiting.asked;
+        let many = commands.len().min(MOST);
+        let rest = (commands.split_off(many), askers.split_off(many));
+        waiting.is_served = many > 0;
+        std::mem::replace(&mut waiting.asked, rest)
+    }
+}
+
+/// Whoever still waits when it ends is told that there is no answer.
+struct Serving {
+    gather: Arc<Gather>,
+    is_done: bool,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if !self.is_done {
+            *self.gather.0.lock() = Waiting::default();
+        }
+    }
+}
+
+impl Client {
+    /// Runs a command in a round trip with others that were asked for like
+    /// this. It has to be idempotent.
+    pub(crate) async fn gathered(&self, command: impl Into<Cmd>) -> Answer {
+        let (answer, is_served) = self.gather().add(command.into());
+        if !is_served {
+            tokio::spawn(serve(self.clone()));
+        }
+        answer.await.unwrap_or(Err(RedisError::Down))
+    }
+}
+
+async fn serve(client: Client) {
+    let mut serving = Serving { gather: Arc::clone(client.gather()), is_done: false };
+    loop {
+        let (commands, askers) = serving.gather.take();
+        if commands.is_empty() {
+            serving.is_done = true;
+            return;
+        }
+        // Who does not wait any more is none the worse for it.
+        match client.pipeline(commands).await {
+            Ok(results) => askers.into_iter().zip(results).for_each(|(asker, result)| {
+                let _ = asker.send(Ok(result));
+            }),
+            Err(error) => askers.into_iter().for_each(|asker| {
+                let _ = asker.send(Err(error.clone()));
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::redis::testing::TestRedis;
+
+    #[tokio::test]
+    async fn each_gets_his_own_answer() {
+        let redis = TestRedis::start();
+        let client = redis.client().await;
+        let ask = |n: usize| {
+            let mut command = redis::cmd(if n == 7 { "NOSUCH" } else { "ECHO" });
+            command.arg(n);
+            client.gathered(command)
+        };
+        let answers = join_all((0..2 * MOST).map(ask)).await;
+        for (n, answer) in answers.into_iter().enumerate() {
+            match answer.unwrap() {
+                Ok(Value::BulkString(echo)) => assert_eq!(echo, n.to_string().into_bytes()),
+                other => assert!(n == 7 && other.is_err(), "{n}: {other:?}"),
+            }
+        }
+        assert!(!client.gather().0.lock().is_served);
+        ask(3).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_one_who_is_gone_is_told() {
+        let mut redis = TestRedis::start();
+        let client = redis.client().await;
+        let waits = client.gather().add(redis::cmd("PING"));
+        assert!(!waits.1);
+        let serving = Serving { gather: Arc::clone(client.gather()), is_done: false };
+        drop(serving);
+        assert!(waits.0.await.is_err());
+        client.gathered(redis::cmd("PING")).await.unwrap().unwrap();
+        redis.stop();
+        assert!(client.gathered(redis::cmd("PING")).await.is_err());
+    }
+}
