@@ -4,6 +4,7 @@
 //! over which connection it came, which is given no copy: until then nobody
 //! is.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -34,14 +35,22 @@ impl InFlight {
         self.changed.notify_waiters();
     }
 
+    /// Which of these are in flight.
+    pub(super) fn of(&self, ids: &HashSet<i64>) -> HashSet<i64> {
+        let among = |lane: &Mutex<Vec<i64>>| -> Vec<i64> {
+            lane.lock().iter().filter(|id| ids.contains(id)).copied().collect()
+        };
+        self.lanes.iter().flat_map(among).collect()
+    }
+
     /// Waits until none of these is in flight any more, 1 s at most.
-    pub(super) async fn landed(&self, ids: &[i64]) {
+    pub(super) async fn landed(&self, mut ids: HashSet<i64>) {
         let landed = async {
             loop {
                 // Told of every change from here on.
                 let changed = self.changed.notified();
-                let is_here = |lane: &Mutex<Vec<i64>>| lane.lock().iter().any(|id| ids.contains(id));
-                if !self.lanes.iter().any(is_here) {
+                ids = self.of(&ids);
+                if ids.is_empty() {
                     return;
                 }
                 changed.await;
@@ -62,15 +71,15 @@ mod tests {
     async fn what_is_in_flight_is_waited_for_and_no_longer_than_bearable() {
         let in_flight = InFlight::default();
         in_flight.set(1, [7, 8]);
-        in_flight.landed(&[6, 9]).await;
-        let mut landed = Box::pin(in_flight.landed(&[6, 7]));
+        in_flight.landed([6, 9].into()).await;
+        let mut landed = Box::pin(in_flight.landed([6, 7].into()));
         assert!(poll!(&mut landed).is_pending());
         in_flight.set(0, [5]);
         assert!(poll!(&mut landed).is_pending(), "it was another lane");
         in_flight.set(1, [9]);
         landed.await;
         let started = Instant::now();
-        in_flight.landed(&[9]).await;
+        in_flight.landed([9].into()).await;
         assert_eq!(started.elapsed(), LONGEST);
     }
 }

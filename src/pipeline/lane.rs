@@ -143,7 +143,6 @@ impl Lane {
 
     async fn work_off(&mut self, mut pending: Vec<Pending>) {
         while !pending.is_empty() {
-            self.ports.in_flight.set(self.number, pending.iter().map(|pending| pending.id));
             let mut unknown = Vec::new();
             let mut rest = pending.into_iter().peekable();
             while rest.peek().is_some() {
@@ -163,12 +162,20 @@ impl Lane {
                     break;
                 }
             }
+            if unknown.is_empty() {
+                return;
+            }
             pending = self.expire(unknown);
+            self.fly(&pending);
             if !pending.is_empty() {
                 sleep(RETRY_PAUSE).await;
             }
         }
-        self.ports.in_flight.set(self.number, None);
+    }
+
+    /// Of this lane's messages these may be stored, and are not delivered.
+    fn fly(&self, pending: &[Pending]) {
+        self.ports.in_flight.set(self.number, pending.iter().map(|pending| pending.id));
     }
 
     /// One round trip: what was stored is acknowledged and delivered, what
@@ -176,6 +183,7 @@ impl Lane {
     async fn append(&mut self, batch: Vec<Pending>, unknown: &mut Vec<Pending>) {
         #[cfg(feature = "planted-bugs")]
         self.ports.deliver(&early::early(&batch)).await;
+        self.fly(&batch);
         let level = self.ports.store.level();
         metrics().ack_level.set(level);
         let started = Instant::now();
@@ -206,6 +214,7 @@ impl Lane {
             }
         }
         self.deliver(outgoing).await;
+        self.fly(unknown);
     }
 
     async fn deliver(&self, outgoing: Vec<(Outgoing, Instant)>) {

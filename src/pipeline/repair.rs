@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -44,11 +44,10 @@ async fn run(ports: Arc<Ports>) {
         for conversation in due {
             ports.hub.gaps.take_on(&conversation, now + UNDER_WAY_MS);
             let ports = Arc::clone(&ports);
-            let permit = Arc::clone(&permits).acquire_owned().await;
+            let permit = Arc::clone(&permits).acquire_owned().await.ok();
             tokio::spawn(async move {
-                ports.repair(&conversation).await;
+                ports.repair(&conversation, permit).await;
                 ports.hub.gaps.done(&conversation);
-                drop(permit);
             });
         }
         let pause = next.map_or(UNDER_WAY_MS, |next| next.saturating_sub(monotonic_ms()).max(1));
@@ -84,8 +83,9 @@ impl Ports {
         }
     }
 
-    async fn repair(&self, conversation: &ConversationId) {
-        match self.try_repair(conversation).await {
+    /// Gives the `permit` back when it is done, or has to wait.
+    async fn repair(&self, conversation: &ConversationId, permit: Option<OwnedSemaphorePermit>) {
+        match self.try_repair(conversation, permit).await {
             Ok(()) => {}
             Err(StoreError::Unavailable) => {
                 metrics().repairs_failed.increment(1);
@@ -100,7 +100,11 @@ impl Ports {
         }
     }
 
-    async fn try_repair(&self, conversation: &ConversationId) -> Result<(), StoreError> {
+    async fn try_repair(
+        &self,
+        conversation: &ConversationId,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), StoreError> {
         self.reload_for(conversation).await?;
         if !self.hub.gaps.held(conversation).is_empty() && self.release(conversation) {
             return Ok(());
@@ -124,8 +128,10 @@ impl Ports {
         self.hub.gaps.read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let page = self.store.page(conversation, span).await?;
         // Whose it is that was stored from here is known once it is delivered.
-        let ids: Vec<i64> = page.messages.iter().map(|push| message_id(&push.server_msg_id)).collect();
-        self.in_flight.landed(&ids).await;
+        let ids = page.messages.iter().map(|push| message_id(&push.server_msg_id)).collect();
+        let flying = self.in_flight.of(&ids);
+        let permit = permit.filter(|_| flying.is_empty());
+        self.in_flight.landed(flying).await;
         // Read behind it: who was removed before one of these was stored is
         // out by now.
         self.reload(conversation).await?;
@@ -163,6 +169,7 @@ impl Ports {
         if again {
             self.hub.gaps.note(conversation, monotonic_ms(), None);
         }
+        drop(permit);
         Ok(())
     }
 

@@ -1,17 +1,20 @@
-//! Commands of many connections that come at the same time: while a round trip
-//! is under way, what comes waits for the next one and shares it.
+//! Commands of many connections that come at the same time: while a few round
+//! trips are under way, what comes waits for the next one and shares it.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use redis::{Cmd, RedisResult, Value};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::client::Client;
 use super::error::RedisError;
 
-/// Most commands of one round trip.
-const MOST: usize = 512;
+/// Most commands of one round trip: few enough for long answers.
+const MOST: usize = 64;
+/// Most round trips at a time.
+const ROUNDS: usize = 2;
 
 /// What became of a command.
 pub(super) type Answer = Result<RedisResult<Value>, RedisError>;
@@ -22,8 +25,8 @@ type Asked = (Vec<Cmd>, Vec<oneshot::Sender<Answer>>);
 #[derive(Debug, Default)]
 struct Waiting {
     asked: Asked,
-    /// Somebody makes round trips until nothing waits.
-    is_served: bool,
+    /// How many make round trips until nothing waits.
+    serving: usize,
 }
 
 /// See above.
@@ -31,23 +34,25 @@ struct Waiting {
 pub(super) struct Gather(Mutex<Waiting>);
 
 impl Gather {
-    /// Has a command wait for the next round trip; whether somebody makes it.
-    /// If not, the caller is to.
+    /// Has a command wait for the next round trip; whether the caller is to
+    /// have it made.
     fn add(&self, command: Cmd) -> (oneshot::Receiver<Answer>, bool) {
         let (done, answer) = oneshot::channel();
         let mut waiting = self.0.lock();
         waiting.asked.0.push(command);
         waiting.asked.1.push(done);
-        (answer, std::mem::replace(&mut waiting.is_served, true))
+        let is_needed = waiting.serving < ROUNDS;
+        waiting.serving += usize::from(is_needed);
+        (answer, is_needed)
     }
 
-    /// What waits, `MOST` at most. Nothing = nobody serves any more.
+    /// What waits, `MOST` at most. Nothing = whoever asks serves no more.
     fn take(&self) -> Asked {
         let mut waiting = self.0.lock();
         let (commands, askers) = &mut waiting.asked;
         let many = commands.len().min(MOST);
         let rest = (commands.split_off(many), askers.split_off(many));
-        waiting.is_served = many > 0;
+        waiting.serving -= usize::from(many == 0);
         std::mem::replace(&mut waiting.asked, rest)
     }
 }
@@ -61,20 +66,25 @@ struct Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         if !self.is_done {
-            *self.gather.0.lock() = Waiting::default();
+            let mut waiting = self.gather.0.lock();
+            waiting.asked = Asked::default();
+            waiting.serving -= 1;
         }
     }
 }
 
 impl Client {
     /// Runs a command in a round trip with others that were asked for like
-    /// this. It has to be idempotent.
+    /// this, within twice the deadline of one. It has to be idempotent.
     pub(crate) async fn gathered(&self, command: impl Into<Cmd>) -> Answer {
-        let (answer, is_served) = self.gather().add(command.into());
-        if !is_served {
+        let (answer, is_needed) = self.gather().add(command.into());
+        if is_needed {
             tokio::spawn(serve(self.clone()));
         }
-        answer.await.unwrap_or(Err(RedisError::Down))
+        match timeout(2 * self.timeout(), answer).await {
+            Ok(answer) => answer.unwrap_or(Err(RedisError::Down)),
+            Err(_) => Err(RedisError::Timeout),
+        }
     }
 }
 
@@ -114,14 +124,14 @@ mod tests {
             command.arg(n);
             client.gathered(command)
         };
-        let answers = join_all((0..2 * MOST).map(ask)).await;
+        let answers = join_all((0..5 * MOST).map(ask)).await;
         for (n, answer) in answers.into_iter().enumerate() {
             match answer.unwrap() {
                 Ok(Value::BulkString(echo)) => assert_eq!(echo, n.to_string().into_bytes()),
                 other => assert!(n == 7 && other.is_err(), "{n}: {other:?}"),
             }
         }
-        assert!(!client.gather().0.lock().is_served);
+        assert_eq!(client.gather().0.lock().serving, 0);
         ask(3).await.unwrap().unwrap();
     }
 
@@ -130,7 +140,7 @@ mod tests {
         let mut redis = TestRedis::start();
         let client = redis.client().await;
         let waits = client.gather().add(redis::cmd("PING"));
-        assert!(!waits.1);
+        assert!(waits.1);
         let serving = Serving { gather: Arc::clone(client.gather()), is_done: false };
         drop(serving);
         assert!(waits.0.await.is_err());

@@ -199,3 +199,26 @@ proptest! {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_and_not_delivered_is_in_flight() {
+    let world = World::new(vec![Fate::Unanswered, Fate::Works]);
+    let sender = world.peer(1);
+    world.send(&sender, "one");
+    let ports = world.pipeline.ports();
+    let stored = || match &ports.store {
+        Store::Flaky(store) => store.inner.all(&ConversationId::parse("p2p:1:2").unwrap()),
+        _ => Vec::new(),
+    };
+    while stored().is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let ids = stored().iter().map(|push| message_id(&push.server_msg_id)).collect();
+    assert_eq!(ports.in_flight.of(&ids), ids, "nobody knows that it is stored");
+    world.settled(&sender).await;
+    ports.in_flight.landed(ids).await;
+    let delivered =
+        ports.in_flight.of(&stored().iter().map(|push| message_id(&push.server_msg_id)).collect());
+    assert_eq!(delivered.len(), 0);
+    world.stop.cancel();
+}

@@ -26,7 +26,7 @@ async fn nobody_is_given_his_own_message_while_it_is_on_its_way_here() {
     let own = bed.append(&team, 2).await;
     ports.in_flight.set(0, [2]);
     ports.hub.gaps.note(&team, monotonic_ms(), None);
-    let mut repair = Box::pin(ports.repair(&team));
+    let mut repair = Box::pin(ports.repair(&team, None));
     assert!(poll!(&mut repair).is_pending());
     assert_eq!((pushed(&sender), pushed(&other)), (vec![], vec![]));
     let ack = Frame::control(encode(&reply("", Payload::Ack(Ack::default()))), FrameKind::Ack);

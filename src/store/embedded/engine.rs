@@ -238,7 +238,9 @@ impl Engine {
         mut take: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), EngineError> {
         let span = (Bound::Included(first), Bound::Included(last));
-        let mut rows = self.database.snapshot().range::<&[u8], _>(&self.messages, span);
+        // Not from a snapshot, which could be older than the head that was read
+        // before: messages are the first rows of a commit, in their order.
+        let mut rows = self.messages.range::<&[u8], _>(span);
         let next = || if backward { rows.next_back() } else { rows.next() };
         for row in std::iter::from_fn(next) {
             let (key, value) = row.into_inner()?;

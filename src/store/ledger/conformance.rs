@@ -125,16 +125,18 @@ async fn log(ledger: &Ledger) {
 }
 
 /// Who reads the log while it is written misses nothing, though a batch is
-/// many rows.
+/// many rows, and now and then a table is finished in the middle of one.
 async fn following(ledger: &Ledger) {
     const BATCHES: i64 = 60;
     const EACH: i64 = 300;
     let (now, day) = (unix_ms(), day("2020-01-01"));
+    let properties = format!(r#"{{"pad": "{}"}}"#, "x".repeat(4_000));
     let mut after = ledger.end().await.unwrap();
     let write = async {
         for batch in 0..BATCHES {
             let entries = (batch * EACH..(batch + 1) * EACH)
-                .map(|n| Entry { at: n, ..event("install-7", &format!("followed-{n}"), now) });
+                .map(|n| Entry { at: n, ..event("install-7", &format!("followed-{n}"), now) })
+                .map(|entry| Entry { properties: properties.clone(), ..entry });
             append(ledger, &entries.collect::<Vec<_>>(), day, now).await;
         }
     };
