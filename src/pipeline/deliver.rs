@@ -114,7 +114,9 @@ impl Ports {
         for (outgoing, here) in batch.iter().zip(here) {
             let elsewhere = self.deliver_elsewhere(outgoing, &routes, &mut items);
             for ((user, here), elsewhere) in outgoing.users.iter().zip(here).zip(elsewhere) {
-                reached.count(outgoing.is_present(*user), here, elsewhere);
+                // Also where it comes too early, or he is to pull.
+                let present = here > 0 || outgoing.is_present(*user) || self.hub.has(*user);
+                reached.count(present, here, elsewhere);
             }
         }
         self.bus.publish_all(items);
@@ -281,3 +283,6 @@ fn delivery(class: Class, envelope: &Envelope) -> Delivery {
     let envelope = prost::Message::encode_to_vec(envelope).into();
     Delivery { class: class.into(), envelope, ..Delivery::default() }
 }
+
+#[cfg(test)]
+mod tests;
