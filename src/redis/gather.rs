@@ -1,6 +1,7 @@
 //! Commands of many connections that come at the same time: while a few round
 //! trips are under way, what comes waits for the next one and shares it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,12 +20,12 @@ const ROUNDS: usize = 2;
 /// What became of a command.
 pub(super) type Answer = Result<RedisResult<Value>, RedisError>;
 
-/// Commands, and who asked.
-type Asked = (Vec<Cmd>, Vec<oneshot::Sender<Answer>>);
+/// Who asked.
+type Asker = oneshot::Sender<Answer>;
 
 #[derive(Debug, Default)]
 struct Waiting {
-    asked: Asked,
+    asked: VecDeque<(Cmd, Asker)>,
     /// How many make round trips until nothing waits.
     serving: usize,
 }
@@ -39,21 +40,20 @@ impl Gather {
     fn add(&self, command: Cmd) -> (oneshot::Receiver<Answer>, bool) {
         let (done, answer) = oneshot::channel();
         let mut waiting = self.0.lock();
-        waiting.asked.0.push(command);
-        waiting.asked.1.push(done);
+        waiting.asked.push_back((command, done));
         let is_needed = waiting.serving < ROUNDS;
         waiting.serving += usize::from(is_needed);
         (answer, is_needed)
     }
 
-    /// What waits, `MOST` at most. Nothing = whoever asks serves no more.
-    fn take(&self) -> Asked {
+    /// What is waited for, `MOST` at most. Nothing = whoever asks serves no more.
+    fn take(&self) -> (Vec<Cmd>, Vec<Asker>) {
         let mut waiting = self.0.lock();
-        let (commands, askers) = &mut waiting.asked;
-        let many = commands.len().min(MOST);
-        let rest = (commands.split_off(many), askers.split_off(many));
+        // A command that nobody waits for any more is not to come late.
+        waiting.asked.retain(|(_, asker)| !asker.is_closed());
+        let many = waiting.asked.len().min(MOST);
         waiting.serving -= usize::from(many == 0);
-        std::mem::replace(&mut waiting.asked, rest)
+        waiting.asked.drain(..many).unzip()
     }
 }
 
@@ -67,7 +67,7 @@ impl Drop for Serving {
     fn drop(&mut self) {
         if !self.is_done {
             let mut waiting = self.gather.0.lock();
-            waiting.asked = Asked::default();
+            waiting.asked.clear();
             waiting.serving -= 1;
         }
     }
@@ -96,7 +96,7 @@ async fn serve(client: Client) {
             serving.is_done = true;
             return;
         }
-        // Who does not wait any more is none the worse for it.
+        // Who has ceased to wait is none the worse for it.
         match client.pipeline(commands).await {
             Ok(results) => askers.into_iter().zip(results).for_each(|(asker, result)| {
                 let _ = asker.send(Ok(result));
@@ -133,6 +133,19 @@ mod tests {
         }
         assert_eq!(client.gather().0.lock().serving, 0);
         ask(3).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_is_not_sent() {
+        let gather = Gather::default();
+        let (given_up, _) = gather.add(redis::cmd("SET"));
+        let (waiting, _) = gather.add(redis::cmd("PING"));
+        drop(given_up);
+        assert_eq!(gather.take().0.len(), 1);
+        assert_eq!(gather.0.lock().serving, 2);
+        assert!(gather.take().0.is_empty());
+        assert_eq!(gather.0.lock().serving, 1);
+        assert!(waiting.await.is_err());
     }
 
     #[tokio::test]
